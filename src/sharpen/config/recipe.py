@@ -1,0 +1,66 @@
+"""A recipe: a model, stages, and the evals that say what they were worth."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from sharpen.config.base import Config
+from sharpen.config.data import Data
+from sharpen.config.graders import Grader
+from sharpen.config.stages import AnyStage, Count, Name
+
+
+class Eval(Config):
+    """Held-out problems, answered by the base model and after every stage."""
+
+    name: Name
+    """Names the eval's folder."""
+
+    data: Data
+    """Held-out rows."""
+
+    grader: Grader
+    """What scores the answers; a score of 1 or more counts as correct."""
+
+    max_tokens: Count = 128
+    """The longest answer, in tokens."""
+
+    samples: Annotated[int, Field(ge=0)] = 0
+    """Besides the greedy answer, so many drawn at `temperature`, for avg@k and pass@k."""
+
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """For the drawn answers."""
+
+
+class Recipe(Config):
+    """What to do, and nothing else: a run directory comes out."""
+
+    model: str
+    """Alias (`sharpen models list`), folder, or hub id `org/name[@revision]`."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Every random number is counted on it."""
+
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Compute type; master weights are float32 always. auto: bfloat16 where the hardware has it."""
+
+    threads: Count | None = None
+    """CPU threads; all cores when not given. Results repeat bit for bit at the same number."""
+
+    stages: tuple[AnyStage, ...] = ()
+    """Run in this order, each on the model of the one before."""
+
+    evals: tuple[Eval, ...] = ()
+    """Run on the base model and after every stage."""
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        for kind, names in (("stages", [s.name for s in self.stages]), ("evals", [e.name for e in self.evals])):
+            twice = {name for name in names if names.count(name) > 1}
+            if twice:
+                raise ValueError(f"two {kind} are named {sorted(twice)[0]!r}; give each its own name")
+        if "base" in [stage.name for stage in self.stages]:
+            raise ValueError("no stage may be named 'base': that is the model it starts from")
+        return self

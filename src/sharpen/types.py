@@ -1,0 +1,154 @@
+"""The nouns every floor shares. Plain frozen dataclasses; no torch, no pydantic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+Message = dict[str, Any]
+"""One chat message, `{"role": ..., "content": ...}`, as OpenAI's API writes it."""
+
+Finish = Literal["stop", "length"]
+"""Why a completion ended: an end-of-turn token, or the limit `max_tokens`."""
+
+
+class Interval(NamedTuple):
+    """A 95 % interval, both ends included."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One prompt, and the fields a grader may read (`item["answer"]`)."""
+
+    id: str
+    messages: tuple[Message, ...]
+    item: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """One conversation to imitate; `trained` holds the indices of the messages the loss covers."""
+
+    id: str
+    messages: tuple[Message, ...]
+    trained: tuple[int, ...]
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """The messages before the first trained one."""
+        return self.messages[: self.trained[0]]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Tokens the policy saw and made.
+
+    `mask[i]` is true where token i was sampled; `logprobs[i]` is its log-probability under the
+    sampler at the sampling temperature (0 where not sampled). `version` is the policy's step.
+    """
+
+    tokens: tuple[int, ...]
+    mask: tuple[bool, ...]
+    logprobs: tuple[float, ...]
+    version: int
+
+    @property
+    def sampled(self) -> int:
+        """How many tokens the policy made."""
+        return sum(self.mask)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a grader sees of an attempt: text, no tokens."""
+
+    text: str
+    finish: Finish = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One attempt at an example."""
+
+    segments: tuple[Segment, ...]
+    sample: Sample
+
+    @property
+    def sampled(self) -> int:
+        """How many tokens the policy made, over all segments."""
+        return sum(segment.sampled for segment in self.segments)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something went wrong while grading; `kind` is a name of OpenAI's grader-run errors."""
+
+    kind: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """What a grader says of a sample.
+
+    `score` is a finite float, or None when the *grader* failed (then `fault` says why, and the
+    rollout is left out). A fault of the *completion* (unparsable, too slow to check) keeps the
+    minimum score and names its cause in `fault`. `metrics` are extra numbers, such as
+    `{"format": 1.0}` where the answer stood in the form asked for.
+    """
+
+    score: float | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    explanation: str = ""
+    fault: Fault | None = None
+
+    @property
+    def valid(self) -> bool:
+        """Whether there is a score to learn from."""
+        return self.score is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The attempts at one prompt, and what the grader said of each."""
+
+    example: Example
+    rollouts: tuple[Rollout, ...]
+    grades: tuple[Grade, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """One row for the trainer: T tokens, of which those with `mask` are trained.
+
+    `shared` counts the leading tokens that equal those of the other sequences of `atom`, so that
+    a packer may compute them once; packing never splits an atom. `advantages` and the logprobs
+    have one number a token (0 where `mask` is false); empty when the loss does not use them.
+    """
+
+    tokens: tuple[int, ...]
+    mask: tuple[bool, ...]
+    atom: str
+    shared: int = 0
+    advantages: tuple[float, ...] = ()
+    rollout_logprobs: tuple[float, ...] = ()
+    old_logprobs: tuple[float, ...] = ()
+
+    @property
+    def trained(self) -> int:
+        """How many tokens the loss covers."""
+        return sum(self.mask)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Weights on disk, after `step` optimiser steps, with their ancestor."""
+
+    path: Path
+    step: int
+    parent: Path | None = None
