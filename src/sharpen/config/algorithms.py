@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from sharpen.config.base import Config
 
@@ -16,6 +16,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 class Algorithm(Config):
     """How grades become a loss. A preset fills what is not given."""
+
+    # What a preset gives is not required.
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema.pop("required"))
 
     preset: Literal["grpo", "dapo"] = "dapo"
     """`grpo` (arXiv:2402.03300) or `dapo` (arXiv:2503.14476)."""
@@ -43,5 +46,5 @@ class Algorithm(Config):
     def _fill(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        preset = PRESETS.get(values.get("preset", "dapo"), PRESETS["dapo"])
+        preset = PRESETS.get(str(values.get("preset", "dapo")), PRESETS["dapo"])
         return {**preset, **values}

@@ -59,6 +59,7 @@ class SFT(Stage):
     type: Literal["sft"] = "sft"
 
     name: Name = "sft"
+    """Names the stage's folder and model."""
 
     epochs: Annotated[float, Field(gt=0)] = 1.0
     """Passes over the rows."""
@@ -76,6 +77,7 @@ class RFT(Stage):
     type: Literal["rft"] = "rft"
 
     name: Name = "rft"
+    """Names the stage's folder and model."""
 
     grader: Grader
     """What scores the completions."""

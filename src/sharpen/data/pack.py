@@ -1,0 +1,121 @@
+"""Sequences to batches: flat tokens under a budget, shared prefixes computed once, nothing padded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from sharpen.models.attention import Span
+from sharpen.types import Sequence as Row
+
+
+@dataclass(frozen=True)
+class Batch:
+    """T packed tokens and the N predictions the loss asks for, of S sequences."""
+
+    tokens: Tensor  # (T,)
+    positions: Tensor  # (T,)
+    spans: tuple[Span, ...]
+    source: Tensor  # (N,) which of the T tokens predicts
+    target: Tensor  # (N,) the token to predict
+    sequence: Tensor  # (N,) which of the S sequences this is of
+    lengths: Tensor  # (S,) trained tokens of each sequence
+    advantages: Tensor  # (N,)
+    rollout_logprobs: Tensor  # (N,) under the sampler
+    old_logprobs: Tensor | None  # (N,) under the trainer before this batch's first step; None: this is that step
+
+
+def atoms(rows: Iterable[Row]) -> list[list[Row]]:
+    """Neighbouring sequences of one atom, which no packing may part."""
+    return [list(group) for _, group in groupby(rows, key=lambda row: row.atom)]
+
+
+def cost(atom: Sequence[Row]) -> int:
+    """Tokens that an atom takes in a batch: its shared prefix once."""
+    return atom[0].shared + sum(len(row.tokens) - row.shared for row in atom)
+
+
+def pack(rows: Iterable[Row], budget: int) -> Iterator[Batch]:
+    """Batches of at most `budget` tokens, in the order of the rows; an atom over the budget stands alone."""
+    pending: list[list[Row]] = []
+    used = 0
+    for atom in atoms(rows):
+        if pending and used + cost(atom) > budget:
+            yield _batch(pending)
+            pending, used = [], 0
+        pending.append(atom)
+        used += cost(atom)
+    if pending:
+        yield _batch(pending)
+
+
+class _Writer:
+    """Collects the flat lists of one batch."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.positions: list[int] = []
+        self.source: list[int] = []
+        self.spans: list[Span] = []
+        self.rows: list[Row] = []
+
+    def write(self, tokens: Sequence[int], span: Span) -> int:
+        """Append tokens as a span like the one given; returns the index of the first."""
+        start = len(self.tokens)
+        if tokens:
+            self.tokens.extend(tokens)
+            self.positions.extend(range(span.prefix, span.prefix + len(tokens)))
+            self.spans.append(span._replace(start=start, length=len(tokens)))
+        return start
+
+
+def _batch(atoms: Sequence[Sequence[Row]]) -> Batch:
+    writer = _Writer()
+    for atom in atoms:
+        if atom[0].shared and len(atom) > 1:
+            _write_tree(writer, atom)
+        else:
+            for row in atom:
+                _write_tree(writer, [replace(row, shared=0)])
+    rows = writer.rows
+    counts = [row.trained for row in rows]
+
+    def trained(name: str) -> Tensor:
+        values = [v for row in rows for v, m in zip(getattr(row, name) or row.mask, row.mask, strict=True) if m]
+        return torch.tensor(values, dtype=torch.float32)
+
+    has_old = bool(rows) and all(row.old_logprobs for row in rows)
+    return Batch(
+        tokens=torch.tensor(writer.tokens),
+        positions=torch.tensor(writer.positions),
+        spans=tuple(writer.spans),
+        source=torch.tensor(writer.source, dtype=torch.long),
+        target=torch.tensor([t for row in rows for t, m in zip(row.tokens, row.mask, strict=True) if m]),
+        sequence=torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(counts)),
+        lengths=torch.tensor(counts, dtype=torch.float32),
+        advantages=trained("advantages"),
+        rollout_logprobs=trained("rollout_logprobs"),
+        old_logprobs=trained("old_logprobs") if has_old else None,
+    )
+
+
+def _write_tree(writer: _Writer, atom: Sequence[Row]) -> None:
+    """Write a shared prefix and its branches; equal branches are computed once."""
+    shared = atom[0].shared
+    start = writer.write(atom[0].tokens[:shared], Span(0, 0))
+    branches: dict[tuple[int, ...], int] = {}
+    for row in atom:
+        assert row.tokens[:shared] == atom[0].tokens[:shared] and not row.mask[0]
+        branch = row.tokens[shared:]
+        if branch not in branches:
+            branches[branch] = writer.write(branch, Span(0, 0, start, shared))
+        first = branches[branch]
+        writer.rows.append(row)
+        for index, is_trained in enumerate(row.mask):
+            if is_trained:  # token `index` is predicted by the one before it, which may be the prefix's last
+                before = index - 1
+                writer.source.append(start + before if before < shared else first + before - shared)

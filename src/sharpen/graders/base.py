@@ -1,0 +1,48 @@
+"""What a grader is, and the two kinds of fault.
+
+A fault of the *completion* (unparsable, too slow to check) scores the minimum. A fault of the
+*grader* (exception, invalid return) has no score at all: the rollout is left out and counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Protocol
+
+from sharpen.types import Example, Fault, Grade, Sample
+
+MINIMUM = 0.0
+"""The score of a completion at fault."""
+
+UNREPEATABLE = frozenset({"timeout", "crashed", "other_error", "python_grader_runtime_error"})
+
+
+class Grader(Protocol):
+    """Scores one attempt at one example."""
+
+    async def grade(self, example: Example, sample: Sample) -> Grade:
+        """What this grader says of the sample."""
+        ...
+
+
+def completion_fault(kind: str, detail: str, metrics: Mapping[str, float] | None = None) -> Grade:
+    """The grade of a completion that is itself at fault: the minimum, with the cause."""
+    return Grade(MINIMUM, metrics=metrics or {}, explanation=detail, fault=Fault(kind, detail))
+
+
+def grader_fault(kind: str, detail: str) -> Grade:
+    """The grade when the grader is at fault: no score, and the cause."""
+    return Grade(None, explanation=detail, fault=Fault(kind, detail))
+
+
+def repeatable(grade: Grade) -> bool:
+    """Whether grading again would surely say the same; if not, the run writes the grade down before use."""
+    return grade.fault is None or grade.fault.kind not in UNREPEATABLE
+
+
+def finite(grade: Grade, kind: str) -> Grade:
+    """The grade, if all its numbers are finite; else a grader's fault of this kind."""
+    numbers = {"score": 0.0 if grade.score is None else grade.score, **grade.metrics}
+    wrong = {name: value for name, value in numbers.items() if not math.isfinite(value)}
+    return grader_fault(kind, f"not a finite number: {wrong}") if wrong else grade

@@ -1,0 +1,69 @@
+"""`plugin`: the operator's own Python function, `fn(sample: dict, item: dict) -> float | dict`."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sharpen.config.graders import Plugin
+from sharpen.graders.base import finite, grader_fault
+from sharpen.plugins import load
+from sharpen.types import Example, Grade, Sample
+
+FAULT = "python_grader_runtime_error"
+
+
+class PluginGrader:
+    """Calls a function, plain or async, and takes its number (or its dict with "score") for the score.
+
+    Whatever else happens in it is a fault of the grader: an exception, or a return that is no
+    finite number.
+    """
+
+    def __init__(self, config: Plugin, function: Callable[..., Any] | None = None) -> None:
+        self._function = load(config.use) if function is None else function
+
+    async def grade(self, example: Example, sample: Sample) -> Grade:
+        """Call the function with `{"output_text", "finish"}` and the item's fields."""
+        try:
+            returned = self._function(
+                {"output_text": sample.text, "finish": sample.finish}, dict(example.item)
+            )
+            if inspect.isawaitable(returned):
+                returned = await returned
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code may do anything
+            return grader_fault(FAULT, self._describe(error))
+        try:
+            return finite(_read(returned), FAULT)
+        except (TypeError, ValueError, OverflowError) as error:
+            return grader_fault(FAULT, str(error))
+
+    def _describe(self, error: BaseException) -> str:
+        """Type, message, and the last line of the function's own file that ran."""
+        summary = traceback.format_exception_only(error)[-1].strip()
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        code = getattr(inspect.unwrap(self._function), "__code__", None)
+        own = [frame for frame in frames if code and frame.filename == code.co_filename] or frames
+        return f"{summary} ({own[-1].filename}:{own[-1].lineno})" if own else summary
+
+
+def _read(returned: object) -> Grade:
+    if not isinstance(returned, Mapping):
+        return Grade(_number(returned, "the function's return"))
+    if "score" not in returned:
+        raise ValueError(f'the returned dict has no "score", only {sorted(map(str, returned))}')
+    numbers = {
+        str(name): _number(value, f"{name!r} in the returned dict") for name, value in returned.items()
+    }
+    return Grade(numbers.pop("score"), numbers)
+
+
+def _number(value: Any, what: str) -> float:
+    """A Python, numpy or torch scalar as a float."""
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()
+    if not isinstance(value, (bool, int, float)):
+        raise TypeError(f"{what} is no number: {value!r:.200}")
+    return float(value)

@@ -1,0 +1,66 @@
+"""`reasoning_gym`: the verifier of the example's own generator, strict."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from typing import Any
+
+import reasoning_gym  # type: ignore[import-untyped]
+
+from sharpen.config.graders import ReasoningGymScore
+from sharpen.graders.base import completion_fault, grader_fault
+from sharpen.types import Example, Grade, Sample
+
+FULL_MARKS = 1 - 1e-9
+NEEDED = ("question", "answer", "metadata", "generator")
+
+
+class ReasoningGymGrader:
+    """1 for full marks, else 0; the verifier's partial credit goes to `metrics["partial"]`."""
+
+    def __init__(self, config: ReasoningGymScore) -> None:
+        self._pattern = re.compile(config.pattern) if config.pattern else None
+        self._datasets: dict[str, Any] = {}
+
+    async def grade(self, example: Example, sample: Sample) -> Grade:
+        """Score the answer; with a pattern, `metrics["format"]` says whether the completion has its form."""
+        missing = [name for name in NEEDED if name not in example.item]
+        if missing:
+            return grader_fault(
+                "invalid_variable_error", f"the item lacks {missing}: is it from reasoning_gym?"
+            )
+        answer = sample.text.strip()
+        form: dict[str, float] = {}
+        if self._pattern:
+            match = self._pattern.fullmatch(answer)
+            if match is None:
+                detail = f"the completion does not have the form {self._pattern.pattern}"
+                return completion_fault("sample_parse_error", detail, {"format": 0.0, "partial": 0.0})
+            answer = (match[1] or "") if self._pattern.groups else answer
+            form["format"] = 1.0
+        expected = example.item["answer"]
+        try:
+            partial = self._score(example, answer)
+        except Exception as error:  # noqa: BLE001 - some verifiers raise on answers they cannot parse
+            self._score(example, expected)  # it works for the right answer, so the completion is at fault
+            detail = f"the verifier cannot read the answer: {type(error).__name__}: {error}"
+            return completion_fault("sample_parse_error", detail, {**form, "partial": 0.0})
+        return Grade(
+            float(partial >= FULL_MARKS), {**form, "partial": partial}, f"expected {expected!r:.200}"
+        )
+
+    def _score(self, example: Example, answer: str) -> float:
+        entry = {name: copy.deepcopy(example.item[name]) for name in ("question", "answer", "metadata")}
+        return float(self._dataset(example).score_answer(answer, entry))
+
+    def _dataset(self, example: Example) -> Any:
+        """The generator's data set: its verifier may depend on its parameters."""
+        generator, parameters = example.item["generator"], dict(example.item.get("params") or {})
+        key = json.dumps([generator, parameters], sort_keys=True, default=repr)
+        if key not in self._datasets:
+            self._datasets[key] = reasoning_gym.create_dataset(
+                generator, **{**parameters, "size": 1, "seed": 0}
+            )
+        return self._datasets[key]

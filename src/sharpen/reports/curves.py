@@ -1,0 +1,218 @@
+"""Which charts a stage gets, and what each of them means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from sharpen.reports.markup import Html, join, tag
+from sharpen.reports.numbers import Unit, at, duration, finite, plain
+from sharpen.reports.plots import LOOKS, Mark, Plot, Series, lines, stacked
+from sharpen.reports.read import Record, Run, Stage, label, text_of
+from sharpen.reports.scale import Point
+
+DOTS = 40  # validation points at most for each to be drawn as a dot
+HUGE = 1e30  # beyond it a number is as good as infinite, and no axis can show it
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A chart to draw where a stage's metrics have its values: (name, keys) for each series."""
+
+    title: str
+    meaning: str
+    series: tuple[tuple[str, tuple[str, ...]], ...]
+    unit: Unit = "number"
+    from_zero: bool = True
+    smoothed: bool = False
+    spread: tuple[str, ...] = ()
+    """The keys of the first series' standard deviation."""
+
+
+NORM = Curve(
+    "Gradient norm",
+    "Length of the gradient before clipping. Healthy: steady; a spike is one odd batch, a climb instability.",
+    (("norm", ("grad_norm",)),),
+    smoothed=True,
+)
+SFT = (
+    Curve(
+        "Loss",
+        "Mean surprise per answer token, in nats. Healthy: both fall; validation turning up is overfitting.",
+        (("train", ("loss",)), ("validation", ("validation", "loss"))),
+        smoothed=True,
+    ),
+    Curve(
+        "Token accuracy",
+        "Share of answer tokens the model itself would have chosen next. Healthy: rises, then levels.",
+        (("train", ("token_accuracy",)), ("validation", ("validation", "token_accuracy"))),
+        unit="share",
+        from_zero=False,
+        smoothed=True,
+    ),
+    NORM,
+)
+RFT = (
+    Curve(
+        "Reward",
+        "Mean over completions; the band is one standard deviation. Healthy: both rise together.",
+        (("train", ("reward", "mean")), ("validation", ("validation", "reward"))),
+        smoothed=True,
+        spread=("reward", "std"),
+    ),
+    Curve(
+        "Groups without spread",
+        "Share of prompts whose completions all scored alike: they teach nothing. Healthy: well below 100%.",
+        (("share", ("no_spread_share",)),),
+        unit="share",
+        smoothed=True,
+    ),
+    Curve(
+        "Completion length",
+        "Tokens per completion. Healthy: settles. Growth without reward is padding, collapse a shortcut.",
+        (("mean", ("length", "mean")), ("longest", ("length", "max"))),
+        smoothed=True,
+    ),
+    Curve(
+        "Cut off at the limit",
+        "Share of completions that ran into max_tokens. Healthy: near 0%.",
+        (("share", ("length", "truncated_share")),),
+        unit="share",
+        smoothed=True,
+    ),
+    Curve(
+        "Entropy",
+        "How undecided the policy is per token, in nats. Healthy: falls slowly. At 0 it no longer explores.",
+        (("entropy", ("entropy",)),),
+        smoothed=True,
+    ),
+    Curve(
+        "KL to the start",
+        "How far the policy has moved from where this stage began, in nats per token. Healthy: grows slowly.",
+        (("KL", ("kl",)),),
+        smoothed=True,
+    ),
+    Curve(
+        "Clip fraction",
+        "Share of tokens whose update was clipped. 0% with one update per batch; else healthy below 20%.",
+        (("share", ("clip_fraction",)),),
+        unit="share",
+        smoothed=True,
+    ),
+    NORM,
+    Curve(
+        "Sampler against trainer",
+        "Gap between their log-probabilities of a token. Healthy: mean below 0.02; more means they disagree.",
+        (("mean", ("logprob_gap", "mean")), ("largest", ("logprob_gap", "max"))),
+        smoothed=True,
+    ),
+    Curve(
+        "Learning rate",
+        "The size of each update: warm-up, then the schedule of the recipe.",
+        (("rate", ("lr",)),),
+    ),
+)
+PHASES = Curve(
+    "Time per step",
+    "Seconds by phase. Sampling usually dominates; a growing part shows where time goes.",
+    (("sample", ("time", "sample")), ("grade", ("time", "grade")), ("train", ("time", "train"))),
+    unit="seconds",
+)
+
+
+def section(run: Run) -> Html:
+    """The curves of every stage that has taken a step."""
+    begun = [stage for stage in run.stages if stage.metrics]
+    if not begun:
+        return tag("p", "No training step is recorded yet.", class_="none")
+    limit = 400 if len(begun) <= 3 else max(40, 1200 // len(begun))
+    return join(_stage(run, stage, limit) for stage in begun)
+
+
+def _stage(run: Run, stage: Stage, limit: int) -> Html:
+    marks = tuple(_marks(run, stage))
+    plots = [lines(replace(plot, marks=marks, limit=limit)) for plot in _line_plots(stage)]
+    phases = _plot(stage, PHASES)
+    if stage.type == "rft" and phases is not None:
+        plots.append(stacked(replace(phases, marks=marks)))
+    steps = finite(stage.metrics[-1], "step") or 0
+    of = finite(stage.metrics[-1], "steps")
+    progress = f"{plain(steps)} of {plain(of)} steps" if of and of > steps else f"{steps:,.0f} steps"
+    spent = sum(finite(line, "time", "step") or 0 for line in stage.metrics)
+    return tag(
+        "section",
+        tag("h3", tag("i"), label(stage.name), tag("small", f"{progress}, {duration(spent)}")),
+        _legend(marks),
+        tag("div", *plots, class_="plots"),
+        class_=f"stage {run.colour(stage.name)}",
+    )
+
+
+def _legend(marks: Sequence[Mark]) -> Html:
+    """What the marks in the charts stand for, where there are any."""
+    signs = {"checkpoint": "▴", "alert": "▾"}
+    kinds = [kind for kind in signs if any(mark.kind == kind for mark in marks)]
+    return tag(
+        "p",
+        *(tag("span", tag("span", signs[kind], class_=kind), f" {kind}") for kind in kinds),
+        class_="marks",
+    )
+
+
+def _line_plots(stage: Stage) -> Iterable[Plot]:
+    curves = SFT if stage.type == "sft" else RFT
+    yield from (plot for curve in curves if (plot := _plot(stage, curve)) is not None)
+    graders = sorted({name for line in stage.metrics for name in at(line, "reward", "by_grader") or ()})
+    if len(graders) > 1:
+        keys = tuple((name, ("reward", "by_grader", name)) for name in graders[:3])
+        plot = _plot(stage, Curve("Score by grader", "Mean score of each grader (three at most).", keys))
+        yield from [plot] if plot else []
+
+
+def _plot(stage: Stage, curve: Curve) -> Plot | None:
+    """The chart, or None where no step has a value for it."""
+    series = []
+    for index, (name, keys) in enumerate(curve.series):
+        points = _points(stage.metrics, keys)
+        spreads = {point.step: point.value for point in _points(stage.metrics, curve.spread)}
+        dotted = keys[0] == "validation" and len(points) <= DOTS
+        if points:
+            band = tuple(spreads.get(point.step, 0.0) for point in points) if spreads and index == 0 else ()
+            series.append(Series(name, points, LOOKS[index], curve.smoothed and not dotted, dotted, band))
+    if not series:
+        return None
+    unusable = sum(at(line, *curve.series[0][1]) is not None for line in stage.metrics) - len(
+        series[0].points
+    )
+    warning = (
+        f" {unusable} steps had no finite value."
+        if unusable > 0 and series[0].name == curve.series[0][0]
+        else ""
+    )
+    return Plot(curve.title, curve.meaning + warning, tuple(series), curve.unit, curve.from_zero)
+
+
+def _points(metrics: Sequence[Record], keys: tuple[str, ...]) -> tuple[Point, ...]:
+    pairs = ((finite(line, "step"), finite(line, *keys)) for line in metrics)
+    return tuple(
+        Point(step, value)
+        for step, value in pairs
+        if step is not None and value is not None and abs(value) < HUGE
+    )
+
+
+def _marks(run: Run, stage: Stage) -> Iterable[Mark]:
+    for event in run.events:
+        step = finite(event, "step")
+        if event.get("stage") != stage.name or step is None:
+            continue
+        if event.get("event") == "checkpoint":
+            yield Mark(step, "checkpoint", f"checkpoint at step {step:,.0f}")
+        elif event.get("event") == "alert":
+            yield Mark(step, "alert", f"alert at step {step:,.0f}: {alert_text(event)}")
+
+
+def alert_text(event: Record) -> str:
+    """What an event says, besides when and where it was."""
+    said = [text_of(value) for key, value in event.items() if key not in ("time", "event", "stage", "step")]
+    return "; ".join(part for part in said if part)

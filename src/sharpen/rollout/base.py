@@ -1,0 +1,42 @@
+"""What samples: tokens in, tokens out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sharpen.types import Segment
+
+Key = tuple[int | str, ...]
+"""What a completion's random numbers are counted on: (seed, stage, step, example, sample)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One completion to make. Neighbouring requests with the same prompt share its computation."""
+
+    prompt: tuple[int, ...]
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """How to draw. Temperature 0 is greedy; log-probabilities are then those at temperature 1."""
+
+    max_tokens: int
+    temperature: float = 1.0
+
+
+class Sampler(Protocol):
+    """Completes prompts with the policy's present weights.
+
+    Requests come as one list because batches form in logical order: a row's bits may depend on its
+    neighbours, so the order of the list, never the time of arrival, decides.
+    """
+
+    async def sample(
+        self, requests: Sequence[Request], params: Params, progress: Callable[[int], None] | None = None
+    ) -> list[Segment]:
+        """One segment a request, in order. `progress` is told the number of tokens made so far."""
+        ...

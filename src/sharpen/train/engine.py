@@ -1,0 +1,233 @@
+"""The trainer: knows a model and an optimiser, and no algorithm.
+
+Master weights are float32. Where the hardware computes in bfloat16, the model itself holds bfloat16
+copies, refreshed after each step: the sampler reads these very tensors, so sampler and trainer agree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sharpen.config.optim import Optim
+from sharpen.data.pack import Batch, pack
+from sharpen.errors import DivergedError
+from sharpen.models.attention import Packed, layout
+from sharpen.models.head import Predictions, predict
+from sharpen.train.losses import Loss
+from sharpen.types import Sequence as Row
+
+PATIENCE = 3
+"""So many steps running without a finite loss and gradient end the run."""
+
+
+@dataclass
+class StepResult:
+    """What one optimiser step did; `metrics` are means over the predictions that were computed."""
+
+    loss: float
+    grad_norm: float
+    lr: float
+    skipped: bool
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Engine:
+    """Steps, scores, saves and loads one model."""
+
+    def __init__(self, model: nn.Module, optim: Optim, steps: int, tokens_per_microbatch: int) -> None:
+        """`steps` is the length of the schedule, in optimiser steps."""
+        self.model = model
+        self.optim = optim
+        self.steps = steps
+        self.tokens_per_microbatch = tokens_per_microbatch
+        self.step_count = 0
+        self.bad_steps = 0
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.masters = [
+            parameter if parameter.dtype == torch.float32 else parameter.detach().float()
+            for parameter in self.parameters
+        ]
+        self.adam = torch.optim.AdamW(
+            self.masters,
+            lr=optim.lr,
+            betas=(optim.beta1, optim.beta2),
+            weight_decay=optim.weight_decay,
+            fused=True,
+        )
+
+    def lr(self, step: int) -> float:
+        """The learning rate of optimiser step `step` (from 0): warm-up from 0, then the schedule to 0."""
+        warmup = self.optim.warmup_ratio * self.steps
+        if step < warmup:
+            return self.optim.lr * (step + 1) / (warmup + 1)
+        done = min(1.0, (step - warmup) / max(1.0, self.steps - warmup))
+        factor = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
+        return self.optim.lr * factor[self.optim.schedule]
+
+    def step(self, rows: Sequence[Row], loss: Loss, temperature: float = 1.0) -> StepResult:
+        """One optimiser step on all rows; gradients accumulate over microbatches.
+
+        A step whose loss or gradient is not finite changes nothing; raises DivergedError at the third
+        in a row.
+        """
+        count = loss.count(rows)
+        totals = _Totals()
+        for batch in pack((row for row in rows if loss.teaches(row)), self.tokens_per_microbatch):
+            predictions = self._predict(batch, temperature)
+            summed = loss(predictions, batch)
+            (summed.total / count).backward()  # type: ignore[no-untyped-call]
+            self._collect_gradients()
+            totals.add(summed.total, summed.sums, summed.peaks, len(batch.target))
+        lr = self.lr(self.step_count)
+        norm = self._clip()
+        value = totals.total / count if count else 0.0
+        skipped = not (math.isfinite(value) and math.isfinite(norm))
+        if skipped:
+            self.bad_steps += 1
+        elif totals.predictions:
+            self.bad_steps = 0
+            self._update(lr)
+        for master in self.masters:
+            master.grad = None
+        self.step_count += 1
+        if self.bad_steps >= PATIENCE:
+            raise DivergedError(
+                f"loss or gradients were not finite for {PATIENCE} steps running",
+                value=f"loss {value}, gradient norm {norm}",
+                remedy=f"Lower optim.lr (now {self.optim.lr:g}), and look at the rewards and data of those steps",
+            )
+        return StepResult(value, norm, lr, skipped, totals.metrics())
+
+    @torch.no_grad()
+    def evaluate(self, rows: Sequence[Row], loss: Loss) -> dict[str, float]:
+        """The loss and its metrics on rows, without learning."""
+        totals = _Totals()
+        for batch in pack(rows, self.tokens_per_microbatch):
+            summed = loss(self._predict(batch, 1.0), batch)
+            totals.add(summed.total, summed.sums, summed.peaks, len(batch.target))
+        return {"loss": totals.total / loss.count(rows), **totals.metrics()}
+
+    @torch.no_grad()
+    def score(self, rows: Sequence[Row], temperature: float = 1.0) -> list[Row]:
+        """The rows, with `old_logprobs` filled in by the present weights."""
+        return score(self.model, rows, self.tokens_per_microbatch, temperature)
+
+    def _predict(self, batch: Batch, temperature: float) -> Predictions:
+        return forward(self.model, batch, temperature)
+
+    def _collect_gradients(self) -> None:
+        """Add bfloat16 gradients to the float32 masters', so that accumulation loses nothing."""
+        for parameter, master in zip(self.parameters, self.masters, strict=True):
+            if parameter is master or parameter.grad is None:
+                continue
+            if master.grad is None:
+                master.grad = parameter.grad.float()
+            else:
+                master.grad += parameter.grad
+            parameter.grad = None
+
+    def _clip(self) -> float:
+        gradients = [master.grad for master in self.masters if master.grad is not None]
+        if not gradients:
+            return 0.0
+        norm = torch.nn.utils.get_total_norm(gradients)
+        torch.nn.utils.clip_grads_with_norm_(self.masters, self.optim.max_grad_norm, norm)
+        return float(norm)
+
+    def _update(self, lr: float) -> None:
+        for group in self.adam.param_groups:
+            group["lr"] = lr
+        self.adam.step()
+        self._publish()
+
+    @torch.no_grad()
+    def _publish(self) -> None:
+        """Round the masters into the weights that compute."""
+        for parameter, master in zip(self.parameters, self.masters, strict=True):
+            if parameter is not master:
+                parameter.copy_(master)
+
+    def save_state(self, folder: Path) -> None:
+        """Write what the model's folder does not hold: masters, optimiser, counters."""
+        from safetensors.torch import save_file
+
+        tensors: dict[str, Tensor] = {}
+        for index, master in enumerate(self.masters):
+            tensors[f"master.{index}"] = master.detach()
+            for name, value in self.adam.state.get(master, {}).items():
+                tensors[f"{name}.{index}"] = value
+        save_file(tensors, folder / "trainer.safetensors")
+
+    def state(self) -> dict[str, Any]:
+        """The counters, for JSON."""
+        return {"step_count": self.step_count, "bad_steps": self.bad_steps}
+
+    @torch.no_grad()
+    def load_state(self, folder: Path, state: dict[str, Any]) -> None:
+        """Restore what `save_state` and `state` wrote."""
+        from safetensors import safe_open
+
+        self.step_count = state["step_count"]
+        self.bad_steps = state["bad_steps"]
+        with safe_open(folder / "trainer.safetensors", framework="pt") as file:  # type: ignore[no-untyped-call]
+            keys = set(file.keys())
+            for index, master in enumerate(self.masters):
+                master.copy_(file.get_tensor(f"master.{index}"))
+                names = [key for key in keys if key.endswith(f".{index}") and not key.startswith("master.")]
+                if names:
+                    self.adam.state[master] = {name.split(".")[0]: file.get_tensor(name) for name in sorted(names)}
+        self._publish()
+
+
+def forward(model: nn.Module, batch: Batch, temperature: float) -> Predictions:
+    """What the model says of the batch's targets."""
+    with layout(Packed(batch.spans)):
+        hidden = model.base_model(  # type: ignore[operator, union-attr]
+            input_ids=batch.tokens[None], position_ids=batch.positions[None], use_cache=False
+        ).last_hidden_state[0]
+    return predict(hidden[batch.source], model.lm_head.weight, batch.target, temperature)  # type: ignore[union-attr, arg-type]
+
+
+@torch.no_grad()
+def score(model: nn.Module, rows: Sequence[Row], budget: int, temperature: float = 1.0) -> list[Row]:
+    """The rows, with `old_logprobs` filled in by this model."""
+    scored: list[Row] = []
+    remaining = iter(rows)
+    for batch in pack(rows, budget):
+        logprobs = iter(forward(model, batch, temperature).logprobs.tolist())
+        for row in _take(remaining, len(batch.lengths)):
+            scored.append(replace(row, old_logprobs=tuple(next(logprobs) if m else 0.0 for m in row.mask)))
+    return scored
+
+
+def _take(rows: Iterable[Row], count: int) -> list[Row]:
+    iterator = iter(rows)
+    return [next(iterator) for _ in range(count)]
+
+
+class _Totals:
+    """Sums over the microbatches of a step."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.predictions = 0
+        self.sums: dict[str, float] = {}
+        self.peaks: dict[str, float] = {}
+
+    def add(self, total: Tensor, sums: dict[str, Tensor], peaks: dict[str, Tensor], predictions: int) -> None:
+        self.total += float(total.detach())
+        self.predictions += predictions
+        for name, value in sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+        for name, value in peaks.items():
+            self.peaks[name] = max(self.peaks.get(name, -math.inf), float(value))
+
+    def metrics(self) -> dict[str, float]:
+        return {**{name: value / self.predictions for name, value in self.sums.items()}, **self.peaks}
