@@ -18,6 +18,9 @@ from sharpen.errors import ConfigError
 
 Model = type[BaseModel]
 
+RESOLVED = "resolved"
+"""The key under which a run's recipe.yaml notes versions, hardware and data hashes; no part of the recipe."""
+
 SCHEMA_ID = "https://sharpen.dev/schema/recipe.json"
 
 
@@ -35,6 +38,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     values = _yaml(text, str(path))
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a recipe is a mapping", value=values, remedy="Begin with `model: ...`")
+    values.pop(RESOLVED, None)
     for override in overrides:
         _override(values, override)
     return parse(values)

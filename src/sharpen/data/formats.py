@@ -112,9 +112,7 @@ def _messages(value: Any, field: str, where: Where) -> tuple[Message, ...]:
 
 def _message(turn: Any, field: str, where: Where) -> Message:
     if not isinstance(turn, dict):
-        raise where.error(
-            "not a message", field=field, value=turn, remedy='Write {"role": ..., "content": ...}'
-        )
+        raise where.error("not a message", field=field, value=turn, remedy='Write {"role": ..., "content": ...}')
     extra = [key for key, value in turn.items() if key not in ("role", "content") and value is not None]
     if extra:
         raise where.error(
@@ -125,9 +123,7 @@ def _message(turn: Any, field: str, where: Where) -> Message:
         )
     role = turn.get("role")
     if role not in ROLES:
-        raise where.error(
-            "unknown role", field=f"{field}.role", value=role, remedy=f"Use one of {', '.join(ROLES)}"
-        )
+        raise where.error("unknown role", field=f"{field}.role", value=role, remedy=f"Use one of {', '.join(ROLES)}")
     return {"role": role, "content": _content(turn.get("content"), role, f"{field}.content", where)}
 
 
@@ -144,9 +140,7 @@ def _content(value: Any, role: str, field: str, where: Where) -> str:
     if not isinstance(value, str):
         raise where.error("content is not text", field=field, value=value, remedy="Give a text")
     if role != "system" and not value.strip():
-        raise where.error(
-            f"empty {role} turn", field=field, value=value, remedy="Give it a text, or remove the row"
-        )
+        raise where.error(f"empty {role} turn", field=field, value=value, remedy="Give it a text, or remove the row")
     return value
 
 

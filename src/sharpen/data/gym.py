@@ -93,9 +93,7 @@ def _dataset(data: ReasoningGymData, seed: int) -> Any:
     if data.generator not in DATASETS:
         close = get_close_matches(data.generator, DATASETS, n=3)
         hint = f"Did you mean {' or '.join(close)}?" if close else "See reasoning-gym's list of datasets"
-        raise ConfigError(
-            "reasoning-gym has no such generator", path="generator", value=data.generator, remedy=hint
-        )
+        raise ConfigError("reasoning-gym has no such generator", path="generator", value=data.generator, remedy=hint)
     if data.generator in UNREPEATABLE:
         raise ConfigError(
             "this generator gives other problems in every process, so a run could not be repeated",
@@ -138,6 +136,4 @@ def _failed(data: ReasoningGymData, error: Exception) -> ConfigError:
     named = [name for name in data.params if re.search(rf"\b{re.escape(name)}\b", text)]
     path = f"params.{named[0]}" if named else "params"
     value = data.params[named[0]] if named else data.params
-    return ConfigError(
-        f"{data.generator} refused: {text}", path=path, value=value, remedy="Change the parameters"
-    )
+    return ConfigError(f"{data.generator} refused: {text}", path=path, value=value, remedy="Change the parameters")

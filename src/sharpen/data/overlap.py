@@ -37,9 +37,7 @@ def normalise(text: str) -> str:
 
 def key(messages: Sequence[Message]) -> bytes:
     """16 bytes that stand for a prompt; equal where the normalised conversations are."""
-    turns = (
-        f"{turn['role']}\x1f{normalise(turn['content'])}" for turn in messages if turn["role"] != "system"
-    )
+    turns = (f"{turn['role']}\x1f{normalise(turn['content'])}" for turn in messages if turn["role"] != "system")
     return blake2b("\x1e".join(turns).encode(), digest_size=16).digest()
 
 

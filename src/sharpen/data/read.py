@@ -70,9 +70,7 @@ def check(record: Record, where: Where) -> None:
             case dict():
                 for key, inner in value.items():
                     if not isinstance(key, str):
-                        raise where.error(
-                            "a key is not text", field=field, value=key, remedy="Use text as keys"
-                        )
+                        raise where.error("a key is not text", field=field, value=key, remedy="Use text as keys")
                     _check_text(key, field, where)
                     stack.append((f"{field}.{key}" if field else key, inner, depth + 1))
             case list():
@@ -80,9 +78,7 @@ def check(record: Record, where: Where) -> None:
             case str():
                 _check_text(value, field, where)
             case float() if not math.isfinite(value):
-                raise where.error(
-                    "not a finite number", field=field, value=value, remedy="Use a finite number or null"
-                )
+                raise where.error("not a finite number", field=field, value=value, remedy="Use a finite number or null")
             case None | bool() | int() | float():
                 pass
             case _:
@@ -148,9 +144,7 @@ def _check_text(text: str, field: str, where: Where) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         fact = "text with a lone surrogate, which no tokenizer can read"
-        raise where.error(
-            fact, field=field, value=text, remedy="Write the whole character, or delete it"
-        ) from error
+        raise where.error(fact, field=field, value=text, remedy="Write the whole character, or delete it") from error
 
 
 def _outer(field: str) -> str:

@@ -54,9 +54,7 @@ class MathGrader:
             return grader_fault("invalid_variable_error", str(error))
         expected = final_answer(reference)
         if not expected:
-            return grader_fault(
-                "invalid_variable_error", f"the reference is no number or formula: {reference!r:.200}"
-            )
+            return grader_fault("invalid_variable_error", f"the reference is no number or formula: {reference!r:.200}")
         given = final_answer(sample.text)
         if not given:
             return completion_fault("sample_parse_error", "no number or formula at the end", {"format": 0.0})

@@ -28,12 +28,10 @@ class PluginGrader:
     async def grade(self, example: Example, sample: Sample) -> Grade:
         """Call the function with `{"output_text", "finish"}` and the item's fields."""
         try:
-            returned = self._function(
-                {"output_text": sample.text, "finish": sample.finish}, dict(example.item)
-            )
+            returned = self._function({"output_text": sample.text, "finish": sample.finish}, dict(example.item))
             if inspect.isawaitable(returned):
                 returned = await returned
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code may do anything
+        except (Exception, SystemExit) as error:
             return grader_fault(FAULT, self._describe(error))
         try:
             return finite(_read(returned), FAULT)
@@ -54,9 +52,7 @@ def _read(returned: object) -> Grade:
         return Grade(_number(returned, "the function's return"))
     if "score" not in returned:
         raise ValueError(f'the returned dict has no "score", only {sorted(map(str, returned))}')
-    numbers = {
-        str(name): _number(value, f"{name!r} in the returned dict") for name, value in returned.items()
-    }
+    numbers = {str(name): _number(value, f"{name!r} in the returned dict") for name, value in returned.items()}
     return Grade(numbers.pop("score"), numbers)
 
 

@@ -28,9 +28,7 @@ class ReasoningGymGrader:
         """Score the answer; with a pattern, `metrics["format"]` says whether the completion has its form."""
         missing = [name for name in NEEDED if name not in example.item]
         if missing:
-            return grader_fault(
-                "invalid_variable_error", f"the item lacks {missing}: is it from reasoning_gym?"
-            )
+            return grader_fault("invalid_variable_error", f"the item lacks {missing}: is it from reasoning_gym?")
         answer = sample.text.strip()
         form: dict[str, float] = {}
         if self._pattern:
@@ -43,13 +41,11 @@ class ReasoningGymGrader:
         expected = example.item["answer"]
         try:
             partial = self._score(example, answer)
-        except Exception as error:  # noqa: BLE001 - some verifiers raise on answers they cannot parse
+        except Exception as error:
             self._score(example, expected)  # it works for the right answer, so the completion is at fault
             detail = f"the verifier cannot read the answer: {type(error).__name__}: {error}"
             return completion_fault("sample_parse_error", detail, {**form, "partial": 0.0})
-        return Grade(
-            float(partial >= FULL_MARKS), {**form, "partial": partial}, f"expected {expected!r:.200}"
-        )
+        return Grade(float(partial >= FULL_MARKS), {**form, "partial": partial}, f"expected {expected!r:.200}")
 
     def _score(self, example: Example, answer: str) -> float:
         entry = {name: copy.deepcopy(example.item[name]) for name in ("question", "answer", "metadata")}
@@ -60,7 +56,5 @@ class ReasoningGymGrader:
         generator, parameters = example.item["generator"], dict(example.item.get("params") or {})
         key = json.dumps([generator, parameters], sort_keys=True, default=repr)
         if key not in self._datasets:
-            self._datasets[key] = reasoning_gym.create_dataset(
-                generator, **{**parameters, "size": 1, "seed": 0}
-            )
+            self._datasets[key] = reasoning_gym.create_dataset(generator, **{**parameters, "size": 1, "seed": 0})
         return self._datasets[key]

@@ -57,11 +57,7 @@ def _element(value: Any, index: int) -> Any:
 def _unknown(path: str, step: str, within: Any) -> str:
     if path.startswith("sample.") and step in NOT_YET:
         return f"{{{{ {path} }}}} is not available yet: a sample has only output_text"
-    has = (
-        f"its fields are {sorted(map(str, within))}"
-        if isinstance(within, Mapping)
-        else f"it is {within!r:.80}"
-    )
+    has = f"its fields are {sorted(map(str, within))}" if isinstance(within, Mapping) else f"it is {within!r:.80}"
     return f"{{{{ {path} }}}} names nothing: there is no {step}, {has}"
 
 

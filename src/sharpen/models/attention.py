@@ -115,8 +115,8 @@ class Packed:
         self.order = order  # (T,) where each token stands among the padded outputs
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
-        flat = [part[0].transpose(0, 1).float() for part in (query, key, value)]  # each (T, heads, D)
-        outputs = torch.cat([call.attend(*flat, scale, window) for call in self.calls])
+        q, k, v = (part[0].transpose(0, 1).float() for part in (query, key, value))  # each (T, heads, D)
+        outputs = torch.cat([call.attend(q, k, v, scale, window) for call in self.calls])
         return outputs.index_select(0, self.order).to(query.dtype).transpose(0, 1)[None]
 
 
@@ -130,8 +130,13 @@ class _Call:
         self.shape = (len(spans), own.shape[1])
         self.places = torch.where(own < lengths, starts + own, -1).flatten()
         self.queries = torch.where(own < lengths, starts + own, 0).flatten()
-        self.keys = torch.cat([torch.where(before >= 0, prefix_starts + before, 0).flatten().view(len(spans), -1),
-                               self.queries.view(self.shape)], 1).flatten()
+        self.keys = torch.cat(
+            [
+                torch.where(before >= 0, prefix_starts + before, 0).flatten().view(len(spans), -1),
+                self.queries.view(self.shape),
+            ],
+            1,
+        ).flatten()
         self.query_positions = prefixes + own  # (B, L)
         self.key_positions = torch.cat([before, self.query_positions], 1)  # (B, S)
         self.masks: dict[int | None, Tensor | None] = {}
@@ -143,20 +148,21 @@ class _Call:
             visible = (distance >= 0) & (self.key_positions >= 0)[:, None, :]
             if window is not None:
                 visible &= distance < window
-            plain = self.key_positions.shape == self.query_positions.shape and (window is None or self.shape[1] <= window)
+            plain = self.key_positions.shape == self.query_positions.shape and (
+                window is None or self.shape[1] <= window
+            )
             self.masks[window] = None if plain else visible[:, None]
         return self.masks[window]
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
         """Flat query (T, H, D), key and value (T, K, D) -> padded outputs (B·L, H, D)."""
-        rows = self.shape[0]
-        padded = [
-            part.index_select(0, index).unflatten(0, (rows, -1)).transpose(1, 2)
+        q, k, v = (
+            part.index_select(0, index).unflatten(0, (self.shape[0], -1)).transpose(1, 2)
             for part, index in ((query, self.queries), (key, self.keys), (value, self.keys))
-        ]
+        )
         mask = self.mask(window)
         output = F.scaled_dot_product_attention(
-            *padded, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
         )
         return output.transpose(1, 2).flatten(0, 1)
 

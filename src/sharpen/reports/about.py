@@ -19,9 +19,7 @@ def section(run: Run) -> Html:
     """Cost, surroundings, events, faults, the recipe, and how to repeat it."""
     return join(
         [
-            tag(
-                "div", _facts("Cost", _cost(run)), _facts("Surroundings", _surroundings(run)), class_="facts"
-            ),
+            tag("div", _facts("Cost", _cost(run)), _facts("Surroundings", _surroundings(run)), class_="facts"),
             _faults(run),
             _events(run),
             folded("Recipe, every default written out", tag("pre", _recipe(run))) if run.recipe_text else "",
@@ -74,9 +72,7 @@ def _faults(run: Run) -> Html:
     for name, answers in run.evals.items():
         for model in run.models:
             kinds = Counter(fault for item in answers.get(model, ()) if (fault := fault_of(item)))
-            rows += [
-                (f"eval {name}, {label(model)}, {kind}", number) for kind, number in sorted(kinds.items())
-            ]
+            rows += [(f"eval {name}, {label(model)}, {kind}", number) for kind, number in sorted(kinds.items())]
     if not rows:
         return tag("p", tag("b", "Faults: "), "none recorded.", class_="quiet")
     return tag(
@@ -91,11 +87,7 @@ def _events(run: Run) -> Html:
     if not run.events:
         return Html("")
     tally = Counter(text_of(event.get("event")) for event in run.events)
-    told = [
-        f"{tally[kind]} {kind}"
-        for kind in ("alert", "paused", "resumed", "interrupted", "failed")
-        if tally[kind]
-    ]
+    told = [f"{tally[kind]} {kind}" for kind in ("alert", "paused", "resumed", "interrupted", "failed") if tally[kind]]
     summary = f"{len(run.events):,} events" + (f" ({', '.join(told)})" if told else "")
     head, tail = run.events[: EVENTS // 10], run.events[EVENTS // 10 :][-EVENTS * 9 // 10 :]
     omitted = len(run.events) - len(head) - len(tail)
@@ -121,11 +113,7 @@ def _recipe(run: Run) -> str:
 
 def _commands(run: Run) -> str:
     name = run.path.resolve().name
-    resume = (
-        [f"sharpen run --resume {name}      # go on from the last checkpoint"]
-        if run.state != "finished"
-        else []
-    )
+    resume = [f"sharpen run --resume {name}      # go on from the last checkpoint"] if run.state != "finished" else []
     again = [
         f"sharpen run {name}/recipe.yaml   # the same run again, into a new directory",
         f"sharpen report {name}            # this page",

@@ -181,23 +181,15 @@ def _plot(stage: Stage, curve: Curve) -> Plot | None:
             series.append(Series(name, points, LOOKS[index], curve.smoothed and not dotted, dotted, band))
     if not series:
         return None
-    unusable = sum(at(line, *curve.series[0][1]) is not None for line in stage.metrics) - len(
-        series[0].points
-    )
-    warning = (
-        f" {unusable} steps had no finite value."
-        if unusable > 0 and series[0].name == curve.series[0][0]
-        else ""
-    )
+    unusable = sum(at(line, *curve.series[0][1]) is not None for line in stage.metrics) - len(series[0].points)
+    warning = f" {unusable} steps had no finite value." if unusable > 0 and series[0].name == curve.series[0][0] else ""
     return Plot(curve.title, curve.meaning + warning, tuple(series), curve.unit, curve.from_zero)
 
 
 def _points(metrics: Sequence[Record], keys: tuple[str, ...]) -> tuple[Point, ...]:
     pairs = ((finite(line, "step"), finite(line, *keys)) for line in metrics)
     return tuple(
-        Point(step, value)
-        for step, value in pairs
-        if step is not None and value is not None and abs(value) < HUGE
+        Point(step, value) for step, value in pairs if step is not None and value is not None and abs(value) < HUGE
     )
 
 

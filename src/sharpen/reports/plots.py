@@ -65,10 +65,7 @@ def lines(plot: Plot) -> Html:
     y = Scale(y_ticks[0], y_ticks[-1], BOTTOM, TOP)
     drawn = [part for series in plot.series for part in _draw(series, x, y, plot.limit)]
     hover = [
-        [
-            [p.step, _r(x(p.step)), _r(y(p.value)), show(p.value, plot.unit)]
-            for p in thin(s.points, plot.limit)
-        ]
+        [[p.step, _r(x(p.step)), _r(y(p.value)), show(p.value, plot.unit)] for p in thin(s.points, plot.limit)]
         for s in plot.series
     ]
     return _figure(plot, [_axes(x, y, y_ticks, plot.unit), *drawn], x, hover)
@@ -80,9 +77,7 @@ def stacked(plot: Plot, bars: int = 60) -> Html:
     width = max(1, -(-len(steps) // bars))
     stretches = [set(steps[start : start + width]) for start in range(0, len(steps), width)]
     x = _steps([Point(step, 0) for step in steps], room=0.5)
-    means = [
-        [_mean(p.value for p in s.points if p.step in stretch) for stretch in stretches] for s in plot.series
-    ]
+    means = [[_mean(p.value for p in s.points if p.step in stretch) for stretch in stretches] for s in plot.series]
     y_ticks = ticks(0.0, max(sum(column) for column in zip(*means, strict=True)))
     y = Scale(y_ticks[0], y_ticks[-1], BOTTOM, TOP)
     floor = [0.0] * len(stretches)
@@ -93,9 +88,7 @@ def stacked(plot: Plot, bars: int = 60) -> Html:
             low, high = x(min(stretch) - 0.5), x(max(stretch) + 0.5)
             gap = min(1.5, (high - low) * 0.2)
             bottom, top = y(floor[index]), y(floor[index] + height)
-            path.append(
-                f"M{_r(low + gap / 2)} {_r(bottom)}H{_r(high - gap / 2)}V{_r(top)}H{_r(low + gap / 2)}z"
-            )
+            path.append(f"M{_r(low + gap / 2)} {_r(bottom)}H{_r(high - gap / 2)}V{_r(top)}H{_r(low + gap / 2)}z")
             read.append([min(stretch), _r((low + high) / 2), _r(top), show(height, plot.unit)])
             floor[index] += height
         drawn.append(tag("path", d="".join(path), class_=f"bar {series.look}"))
@@ -127,9 +120,7 @@ def _draw(series: Series, x: Scale, y: Scale, limit: int) -> Iterable[Html]:
         edges = smooth([Point(step, spreads[step]) for step, _ in series.points])
         upper = [Point(p.step, p.value + e.value) for p, e in zip(middle, edges, strict=True)]
         lower = [Point(p.step, p.value - e.value) for p, e in zip(middle, edges, strict=True)]
-        outline = (
-            _path(thin(upper, limit), x, y) + _path(thin(lower, limit)[::-1], x, y).replace("M", "L", 1) + "z"
-        )
+        outline = _path(thin(upper, limit), x, y) + _path(thin(lower, limit)[::-1], x, y).replace("M", "L", 1) + "z"
         yield tag("path", d=outline, class_="band")
     points = thin(series.points, limit)
     if series.smoothed and len(series.points) >= SMOOTH_FROM:
@@ -146,12 +137,8 @@ def _axes(x: Scale, y: Scale, y_ticks: Sequence[float], unit: Unit) -> Html:
     parts = []
     for tick in y_ticks:
         level = _r(y(tick))
-        parts.append(
-            tag("line", x1=LEFT, x2=RIGHT, y1=level, y2=level, class_="zero" if tick == 0 else "grid")
-        )
-        parts.append(
-            tag("text", _tick(tick, y_ticks, unit), x=LEFT - 7, y=level, dy="0.34em", class_="tick y")
-        )
+        parts.append(tag("line", x1=LEFT, x2=RIGHT, y1=level, y2=level, class_="zero" if tick == 0 else "grid"))
+        parts.append(tag("text", _tick(tick, y_ticks, unit), x=LEFT - 7, y=level, dy="0.34em", class_="tick y"))
     for tick in inner_ticks(x.low, x.high):
         parts.append(tag("text", f"{tick:,.0f}", x=_r(x(tick)), y=BOTTOM + 17, class_="tick x"))
     return tag("g", *parts)
@@ -177,9 +164,7 @@ def _figure(plot: Plot, drawn: Sequence[Html], x: Scale, hover: list[list[list[o
         "figure",
         tag("figcaption", tag("h4", plot.title), tag("span", f"step {last:,.0f}", class_="step")),
         tag("p", *keys, class_="keys"),
-        tag(
-            "svg", *drawn, *marks, cursor, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=plot.title
-        ),
+        tag("svg", *drawn, *marks, cursor, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=plot.title),
         tag("p", plot.meaning, class_="meaning"),
         class_="plot",
         data_series=json.dumps(hover, separators=(",", ":"), ensure_ascii=False),

@@ -75,9 +75,7 @@ class Run:
 def read(path: Path) -> Run:
     """The run in `path`; raises `RunError` only where there is no such folder."""
     if not path.is_dir():
-        raise RunError(
-            "there is no run directory", value=str(path), remedy="Name the folder that `sharpen run` made."
-        )
+        raise RunError("there is no run directory", value=str(path), remedy="Name the folder that `sharpen run` made.")
     recipe_text = _text(path / "recipe.yaml")
     recipe, summary = _yaml(recipe_text), _json(path / "summary.json")
     metrics, bad_metrics = jsonl(path / "metrics.jsonl")
@@ -89,9 +87,7 @@ def read(path: Path) -> Run:
         evals.setdefault(file.parent.name, {})[file.stem] = items
         bad_items += bad
     stages = _stages(recipe, summary, metrics)
-    return Run(
-        path, recipe, recipe_text, events, stages, summary, evals, bad_metrics + bad_events + bad_items
-    )
+    return Run(path, recipe, recipe_text, events, stages, summary, evals, bad_metrics + bad_events + bad_items)
 
 
 def jsonl(path: Path) -> tuple[tuple[Record, ...], int]:
@@ -143,15 +139,10 @@ def _stages(recipe: Record, summary: Record, metrics: Sequence[Record]) -> tuple
             lines.setdefault(str(line["stage"]), {})[step] = line
     kinds = {name: str(next(iter(steps.values())).get("type", "")) for name, steps in lines.items()}
     kinds |= {name: str(entry.get("type", "")) for name, entry in results.items()}
-    planned = {
-        str(at(entry, "name")): str(at(entry, "type"))
-        for entry in _list(recipe, "stages")
-        if at(entry, "name")
-    }
+    planned = {str(at(entry, "name")): str(at(entry, "type")) for entry in _list(recipe, "stages") if at(entry, "name")}
     order = planned | {name: kind for name, kind in kinds.items() if name not in planned}
     return tuple(
-        Stage(name, kind, results.get(name, {}), _by_step(lines.get(name, {})))
-        for name, kind in order.items()
+        Stage(name, kind, results.get(name, {}), _by_step(lines.get(name, {}))) for name, kind in order.items()
     )
 
 

@@ -46,9 +46,7 @@ def _step(file: Path) -> Html:
 
 
 def _group(group: Sequence[Record]) -> Html:
-    head = tag(
-        "tr", *(tag("th", name, scope="col") for name in ("Reward", "Advantage", "Tokens", "Completion"))
-    )
+    head = tag("tr", *(tag("th", name, scope="col") for name in ("Reward", "Advantage", "Tokens", "Completion")))
     rows = [
         tag(
             "tr",
@@ -61,9 +59,7 @@ def _group(group: Sequence[Record]) -> Html:
     ]
     more = len(group) - TRIES
     rest = (
-        tag("p", f"{more} more completions of this prompt are in the run directory.", class_="none")
-        if more > 0
-        else ""
+        tag("p", f"{more} more completions of this prompt are in the run directory.", class_="none") if more > 0 else ""
     )
     prompt = tag("div", messages(group[0].get("prompt")), class_="prompt")
     return tag("article", prompt, tag("table", tag("thead", head), tag("tbody", *rows)), rest)

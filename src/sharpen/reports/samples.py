@@ -35,9 +35,7 @@ def section(run: Run) -> Html:
     """A handful of problems of every eval that at least one model has answered."""
     parts = [_eval(run, name, answers) for name, answers in list(run.evals.items())[:EVALS] if answers]
     if len(run.evals) > EVALS:
-        parts.append(
-            tag("p", f"{len(run.evals) - EVALS} more evals are in the run directory.", class_="none")
-        )
+        parts.append(tag("p", f"{len(run.evals) - EVALS} more evals are in the run directory.", class_="none"))
     return join(parts) if parts else tag("p", "No answers are recorded yet.", class_="none")
 
 

@@ -99,11 +99,7 @@ def _row(run: Run, model: str, entry: Record, axis: Sequence[float]) -> Html:
     if score is not None:
         low, high = interval or (score, score)
         said = f"{label(model)}: {show(score, 'share')}"
-        said += (
-            f", 95% interval {show(low, 'share')} to {show(high, 'share')}"
-            if interval
-            else ", no interval yet"
-        )
+        said += f", 95% interval {show(low, 'share')} to {show(high, 'share')}" if interval else ", no interval yet"
         picture = whisker(score, low, high, axis, said)
     bracket = f" [{low * 100:.1f}, {high * 100:.1f}]" if interval and score is not None else ""
     cells = [
@@ -138,21 +134,13 @@ def _seconds(outcome: Record) -> str:
 
 def _tokens(outcome: Record) -> str:
     kinds = [(kind, finite(outcome, "tokens", kind)) for kind in ("sampled", "trained")]
-    parts = (
-        tag("span", count(value), tag("small", f" {kind}"), class_="line-of")
-        for kind, value in kinds
-        if value
-    )
+    parts = (tag("span", count(value), tag("small", f" {kind}"), class_="line-of") for kind, value in kinds if value)
     return join(parts) or MISSING
 
 
 def _drawn(results: Mapping[str, Record]) -> Html:
     """avg@k and pass@k, where several answers were drawn."""
-    said = [
-        f"{label(model)}: " + ", ".join(parts)
-        for model, entry in results.items()
-        if (parts := list(_at_k(entry)))
-    ]
+    said = [f"{label(model)}: " + ", ".join(parts) for model, entry in results.items() if (parts := list(_at_k(entry)))]
     if not said:
         return Html("")
     return tag("p", "With several answers drawn at temperature: ", "; ".join(said), ".", class_="drawn")

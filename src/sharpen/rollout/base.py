@@ -6,10 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from sharpen.data.order import Key
 from sharpen.types import Segment
-
-Key = tuple[int | str, ...]
-"""What a completion's random numbers are counted on: (seed, stage, step, example, sample)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
-
-import numpy as np
 import torch
 from torch import Tensor
 
-from sharpen.rollout.base import Key
-
 BLOCK = 256
 """The inverse distribution function is searched in two levels: blocks of so many tokens, then inside."""
-
-
-def uniforms(key: Key, count: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """`count` numbers in [0, 1) that depend on the key alone (Philox, counted from a hash of the key)."""
-    digest = blake2b(repr(key).encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little"))).random(count)
 
 
 def draw(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor]:

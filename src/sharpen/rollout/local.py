@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from sharpen.data.order import generator
 from sharpen.models.attention import Cache, Packed, Prefill, Span, layout
 from sharpen.models.head import logits
 from sharpen.rollout.base import Params, Request
-from sharpen.rollout.draw import draw, uniforms
+from sharpen.rollout.draw import draw
 from sharpen.types import Segment
 
 SHRINK = 0.75
@@ -21,7 +23,7 @@ SHRINK = 0.75
 class LocalSampler:
     """Samples with the model it is given; training the model is all it takes to update it."""
 
-    def __init__(self, model: nn.Module, stop: frozenset[int], max_rows: int = 128, prefill_tokens: int = 4096) -> None:
+    def __init__(self, model: Any, stop: frozenset[int], max_rows: int = 128, prefill_tokens: int = 4096) -> None:
         """`stop` are the tokens that end a completion; `max_rows` completions run side by side."""
         self.model = model
         self.stop = stop
@@ -56,8 +58,10 @@ class _Batch:
         self.params = params
         self.tokens: list[list[int]] = [[] for _ in requests]
         self.logprobs: list[list[float]] = [[] for _ in requests]
-        self.head = sampler.model.lm_head.weight.float()  # type: ignore[union-attr, operator]
-        self.uniforms = torch.stack([torch.from_numpy(uniforms(r.key, params.max_tokens)) for r in requests])
+        self.head = sampler.model.lm_head.weight.float()
+        self.uniforms = torch.stack(
+            [torch.from_numpy(generator(request.key).random(params.max_tokens)) for request in requests]
+        )
 
     @torch.no_grad()
     def run(self, report: Callable[[int], None]) -> list[Segment]:
@@ -84,7 +88,7 @@ class _Batch:
         """Compute each distinct neighbouring prompt once; returns the cache and the first logits (R, V)."""
         lengths = torch.tensor([len(request.prompt) for request in self.requests])
         column = int(lengths.max())
-        layers: int = self.sampler.model.config.num_hidden_layers  # type: ignore[union-attr, assignment]
+        layers: int = self.sampler.model.config.num_hidden_layers
         cache = Cache(layers, column - lengths, column, column + self.params.max_tokens)
         scores: list[Tensor] = []
         for part in self._prompt_parts():
@@ -123,8 +127,8 @@ class _Batch:
 
     def _hidden(self, tokens: Tensor, positions: Tensor) -> Tensor:
         base = self.sampler.model.base_model
-        output = base(input_ids=tokens, position_ids=positions, use_cache=False)  # type: ignore[operator]
-        return output.last_hidden_state  # type: ignore[no-any-return]
+        output = base(input_ids=tokens, position_ids=positions, use_cache=False)
+        return output.last_hidden_state
 
     def _record(self, running: Tensor, tokens: Tensor, logprobs: Tensor) -> Tensor:
         """Append to each row unless it has stopped; returns which rows (R,) go on."""

@@ -38,7 +38,7 @@ class WorkerProcess:
     def __init__(self) -> None:
         """Start the process. Raises GraderError when the system refuses."""
         self._owner = os.getpid()
-        self._output = tempfile.TemporaryFile("a+b")  # noqa: SIM115 - open as long as the worker
+        self._output = tempfile.TemporaryFile("a+b")
         self._channel, child = socket.socketpair()
         with child:
             try:
@@ -74,7 +74,7 @@ class WorkerProcess:
         """The outcome of one job; a worker that hangs or dies is killed."""
         try:
             frame = cloudpickle.dumps((time_limit, cloudpickle.dumps(job)))
-        except Exception as error:  # noqa: BLE001 - a job may hold anything
+        except Exception as error:
             return Outcome("exception", detail=f"the job cannot be pickled: {error}")
         try:
             kind, answer = self._exchange(frame, time_limit)
@@ -83,7 +83,7 @@ class WorkerProcess:
             return Outcome("timeout", detail=f"timed out after {time_limit:g} s")
         except (OSError, EOFError):
             return Outcome("crashed", detail=self._obituary())
-        except Exception as error:  # noqa: BLE001 - its class may exist only in the worker
+        except Exception as error:
             return Outcome("exception", detail=f"the answer cannot be unpickled: {error}")
         return Outcome("value", value=answer) if kind == "value" else Outcome("exception", detail=answer)
 

@@ -35,7 +35,7 @@ def main(descriptor: int, parent: int) -> None:
         work: Callable[[Any], Any] = factory(*argument)
     except EOFError:
         return
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the parent raises it
+    except (Exception, SystemExit) as error:
         _send(channel, pickle.dumps(("failed", describe(error))))
         return
     _send(channel, pickle.dumps(("ready", None)))
@@ -62,7 +62,7 @@ def describe(error: BaseException) -> str:
 def _answer(work: Callable[[Any], Any], pickled: bytes) -> bytes:
     try:
         return pickle.dumps(("value", work(pickle.loads(pickled))))
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, the parent shall hear of it
+    except (Exception, SystemExit) as error:
         return pickle.dumps(("exception", describe(error)))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sharpen.config.optim import Optim
 from sharpen.data.pack import Batch, pack
@@ -37,11 +37,17 @@ class StepResult:
     skipped: bool
     metrics: dict[str, float] = field(default_factory=dict)
 
+    def line(self) -> dict[str, Any]:
+        """The numbers as a metrics line has them; what is not finite is null."""
+        numbers = {"loss": self.loss, "grad_norm": self.grad_norm, "lr": self.lr, **self.metrics}
+        line: dict[str, Any] = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        return {**line, "skipped": True} if self.skipped else line
+
 
 class Engine:
     """Steps, scores, saves and loads one model."""
 
-    def __init__(self, model: nn.Module, optim: Optim, steps: int, tokens_per_microbatch: int) -> None:
+    def __init__(self, model: Any, optim: Optim, steps: int, tokens_per_microbatch: int) -> None:
         """`steps` is the length of the schedule, in optimiser steps."""
         self.model = model
         self.optim = optim
@@ -82,7 +88,7 @@ class Engine:
         for batch in pack((row for row in rows if loss.teaches(row)), self.tokens_per_microbatch):
             predictions = self._predict(batch, temperature)
             summed = loss(predictions, batch)
-            (summed.total / count).backward()  # type: ignore[no-untyped-call]
+            (summed.total / count).backward()
             self._collect_gradients()
             totals.add(summed.total, summed.sums, summed.peaks, len(batch.target))
         lr = self.lr(self.step_count)
@@ -176,7 +182,7 @@ class Engine:
 
         self.step_count = state["step_count"]
         self.bad_steps = state["bad_steps"]
-        with safe_open(folder / "trainer.safetensors", framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(folder / "trainer.safetensors", framework="pt") as file:
             keys = set(file.keys())
             for index, master in enumerate(self.masters):
                 master.copy_(file.get_tensor(f"master.{index}"))
@@ -186,17 +192,17 @@ class Engine:
         self._publish()
 
 
-def forward(model: nn.Module, batch: Batch, temperature: float) -> Predictions:
+def forward(model: Any, batch: Batch, temperature: float) -> Predictions:
     """What the model says of the batch's targets."""
     with layout(Packed(batch.spans)):
-        hidden = model.base_model(  # type: ignore[operator, union-attr]
+        hidden = model.base_model(
             input_ids=batch.tokens[None], position_ids=batch.positions[None], use_cache=False
         ).last_hidden_state[0]
-    return predict(hidden[batch.source], model.lm_head.weight, batch.target, temperature)  # type: ignore[union-attr, arg-type]
+    return predict(hidden[batch.source], model.lm_head.weight, batch.target, temperature)
 
 
 @torch.no_grad()
-def score(model: nn.Module, rows: Sequence[Row], budget: int, temperature: float = 1.0) -> list[Row]:
+def score(model: Any, rows: Sequence[Row], budget: int, temperature: float = 1.0) -> list[Row]:
     """The rows, with `old_logprobs` filled in by this model."""
     scored: list[Row] = []
     remaining = iter(rows)

@@ -1,0 +1,26 @@
+"""sharpen: post-training for language models. A recipe goes in, a run directory comes out.
+
+import sharpen as sh
+
+run = sh.run(sh.Recipe(model="smollm2-135m-instruct", stages=[sh.SFT(rows), sh.RFT(rows, grader=fn)]))
+run.summary, run.metrics, run.generate(["2 + 2 ="])
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["RFT", "SFT", "Eval", "Recipe", "Run", "open_run", "run"]
+
+if TYPE_CHECKING:
+    from sharpen.api import RFT, SFT, Eval, Recipe, Run, open_run, run
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: `sharpen --help` must not wait for torch or pydantic."""
+    if name not in __all__:
+        raise AttributeError(f"module 'sharpen' has no attribute {name!r}")
+    from sharpen import api
+
+    return getattr(api, name)

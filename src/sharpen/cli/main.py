@@ -1,0 +1,159 @@
+"""The command line: one table of commands, one parser.
+
+Nothing heavy is imported here or at the top of the commands' modules: `sharpen --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sharpen.cli import doctor, evaluate, models, quickstart, run, show
+from sharpen.cli.boundary import guarded
+
+Parser = argparse.ArgumentParser
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A row of the table: how a command is called, described, read and run."""
+
+    name: str
+    summary: str
+    arguments: Callable[[Parser], None]
+    action: Callable[[argparse.Namespace], int]
+    examples: tuple[str, ...]
+
+
+COMMANDS = (
+    Command(
+        "quickstart",
+        "teach a small model something, with proof, in about six minutes",
+        quickstart.arguments,
+        quickstart.quickstart,
+        ("sharpen quickstart", "sharpen quickstart --seed 2 --out runs/second"),
+    ),
+    Command(
+        "run",
+        "run a recipe, or go on with a stopped run",
+        run.arguments,
+        run.run,
+        (
+            "sharpen run recipe.yaml",
+            "sharpen run recipe.yaml --set stages.rft.steps=20 --set seed=3 --out runs/short",
+            "sharpen run --resume runs/short",
+        ),
+    ),
+    Command(
+        "eval",
+        "score a model on held-out problems",
+        evaluate.arguments,
+        evaluate.evaluate,
+        (
+            "sharpen eval runs/short/models/rft --data test.jsonl --grader math",
+            "sharpen eval smollm2-135m-instruct --grader reasoning_gym --samples 4 \\\n"
+            "      --data '{type: reasoning_gym, generator: chain_sum, start: 9000, count: 500}'",
+        ),
+    ),
+    Command(
+        "report",
+        "write a run's report.html anew",
+        show.report_arguments,
+        show.report,
+        ("sharpen report runs/short",),
+    ),
+    Command(
+        "models",
+        "list the known models, or fetch one",
+        models.arguments,
+        models.models,
+        ("sharpen models list", "sharpen models pull smollm2-135m-instruct"),
+    ),
+    Command(
+        "doctor",
+        "look over this machine, and say how to mend what is missing",
+        doctor.arguments,
+        doctor.doctor,
+        ("sharpen doctor",),
+    ),
+    Command(
+        "schema",
+        "print the JSON Schema of a recipe",
+        show.schema_arguments,
+        show.schema,
+        ("sharpen schema > recipe.schema.json",),
+    ),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that `argv` names (the process's own arguments by default); returns its exit code."""
+    top = parser()
+    options = top.parse_args(argv)
+    if options.action is None:
+        top.print_help()
+        return 0
+    return guarded(options.action, options)
+
+
+def parser() -> Parser:
+    """The parser of all commands."""
+    top = Parser(
+        "sharpen",
+        usage="sharpen COMMAND ...",
+        description=f"Post-train a language model. A recipe goes in, a run directory comes out.\n\n{_overview()}",
+        epilog=_examples(("sharpen doctor", "sharpen quickstart", "sharpen run --help")),
+        formatter_class=_Help,
+    )
+    top.set_defaults(action=None, debug=False)
+    top.add_argument("--version", action=_Version, help="print the version and exit")
+    top.add_argument("--debug", action="store_true", help="show the traceback of an unexpected error")
+    commands = top.add_subparsers(prog="sharpen", metavar="COMMAND", help=argparse.SUPPRESS)
+    for command in COMMANDS:
+        sub = commands.add_parser(
+            command.name,
+            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+            epilog=_examples(command.examples),
+            formatter_class=_Help,
+        )
+        sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        command.arguments(sub)
+        sub.set_defaults(action=command.action)
+    return top
+
+
+def _overview() -> str:
+    return "\n".join(["commands:", *(f"  {command.name:<12}{command.summary}" for command in COMMANDS)])
+
+
+def _examples(lines: Sequence[str]) -> str:
+    return "\n  ".join(["examples:", *lines])
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Wider than argparse's own, examples left as they are."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=100)
+
+
+class _Version(argparse.Action):
+    """`--version`; the package's metadata is looked up only when asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: Parser, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"sharpen {version('sharpen')}")
+        except PackageNotFoundError:
+            print("sharpen, from a source tree that is not installed")
+        parser.exit()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""`sharpen run`: a recipe goes in, a run directory comes out."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sharpen.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sharpen.config.recipe import Recipe
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What `sharpen run` is told."""
+    parser.add_argument("recipe", nargs="?", type=Path, metavar="RECIPE", help="a YAML file")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory (default: runs/RECIPE-DATE-TIME)")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change the recipe, as in stages.rft.steps=20; may be repeated",
+    )
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run from its newest sound checkpoint")
+
+
+def run(options: Namespace) -> int:
+    """Run a recipe, or resume a run."""
+    if options.resume is not None:
+        if options.recipe is not None or options.out is not None:
+            raise ConfigError("a resumed run has its recipe and folder already", remedy="Leave out RECIPE and --out")
+        options.folder = options.resume
+        summary = _resume(options.resume, options.overrides)
+    elif options.recipe is None:
+        raise ConfigError("no recipe is named", remedy="Write `sharpen run RECIPE` or `sharpen run --resume DIR`")
+    else:
+        from sharpen.config.load import load  # imports pydantic
+
+        recipe = load(options.recipe, options.overrides)
+        options.folder = options.out or default_folder(options.recipe.stem)
+        summary = start(recipe, options.folder, base=options.recipe.parent)
+    conclude(summary, options.folder)
+    return 0
+
+
+def default_folder(name: str) -> Path:
+    """`runs/NAME-20261003-221500`."""
+    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def start(recipe: Recipe, folder: Path, *, base: Path) -> dict[str, Any]:
+    """Run a recipe, show its progress, and return its summary."""
+    from sharpen.cli.progress import Plan, watching
+    from sharpen.stages import pipeline  # imports torch
+
+    plan = Plan(folder, recipe.model, tuple(stage.name for stage in recipe.stages))
+    with watching(plan) as observer:
+        return pipeline.run(recipe, folder, base=base, observer=observer)
+
+
+def conclude(summary: Mapping[str, Any], folder: Path) -> None:
+    """Print what came out: the table, the verdict, the time, and where the report lies."""
+    from sharpen.cli.table import results  # imports rich
+    from sharpen.reports.numbers import duration, finite
+
+    results(summary)
+    print(summary.get("verdict") or "The run has finished.")
+    seconds = finite(summary, "cost", "seconds")
+    print(f"\n{f'Time    {duration(seconds)}' if seconds is not None else ''}")
+    print(f"Report  {folder / 'report.html'}")
+
+
+def _resume(folder: Path, overrides: list[str]) -> dict[str, Any]:
+    from sharpen.cli.progress import Plan, watching
+    from sharpen.reports.numbers import at
+    from sharpen.reports.read import read
+    from sharpen.stages import pipeline  # imports torch
+
+    before = read(folder)  # whatever is unreadable in it, the pipeline will name
+    plan = Plan(folder, str(at(before.recipe, "model") or ""), tuple(stage.name for stage in before.stages))
+    with watching(plan) as observer:
+        return pipeline.resume(folder, overrides, observer=observer)

@@ -1,0 +1,117 @@
+"""What a run was worth, as a table: base -> SFT -> RFT, with 95 % intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sharpen.reports.numbers import MISSING, at, duration, finite, plain, points, show, span
+from sharpen.reports.read import label
+
+Record = Mapping[str, Any]
+WIDTH = 120  # where there is no terminal to fill
+
+COLUMNS = (
+    ("model", "left"),
+    ("right", "right"),
+    ("95 % interval", "left"),
+    ("in form", "right"),
+    ("change", "right"),
+    ("95 %, paired", "left"),
+    ("format gain", "right"),
+    ("task gain", "right"),
+    ("time", "right"),
+)
+
+LEGEND = (
+    "Changes in percentage points against the row above, on the same problems. Format gain: more answers in the "
+    "form asked for; task gain: more right ones among those. Bold: the paired interval is clear of zero."
+)
+
+
+def results(summary: Record) -> None:
+    """Print a table for each eval of a run's summary."""
+    names = list(at(summary, "base", "evals") or {})
+    console = _console()
+    for name in names:
+        rows: list[tuple[str, Any, float | None]] = [("base", at(summary, "base", "evals", name), None)]
+        rows += [
+            (str(stage["name"]), at(stage, "evals", name), finite(stage, "seconds"))
+            for stage in summary.get("stages", ())
+        ]
+        problems = finite(rows[0][1], "n")
+        console.print(
+            Text.assemble("\n", (name, "bold"), f": {plain(problems or 0)} held-out problems, greedy answers")
+        )
+        console.print(_table([_row(*row) for row in rows if row[1]], len(COLUMNS)))
+        for model, result, _ in rows:
+            for said in _drawn(result):
+                console.print(f"  {label(model)}: {said}")
+    if names and summary.get("stages"):
+        console.print(Text(LEGEND, "dim"))
+        console.print()
+
+
+def scores(model: str, result: Record) -> None:
+    """Print what `sharpen eval` measured."""
+    console = _console()
+    console.print(Text(f"\n{plain(finite(result, 'n') or 0)} problems, greedy answers"))
+    console.print(_table([_row(model, result, None)], 4))
+    for said in _drawn(result):
+        console.print(f"  {said}")
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH
+    return console
+
+
+def _table(rows: list[tuple[Text, ...]], columns: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, header_style="dim", padding=(0, 1))
+    for name, justify in COLUMNS[:columns]:
+        table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row[:columns])
+    return table
+
+
+def _row(model: str, result: Record, seconds: float | None) -> tuple[Text, ...]:
+    change = span(result, "vs_previous", "ci95")
+    clear = change is not None and (change.low > 0 or change.high < 0)
+    delta = finite(result, "vs_previous", "delta")
+    style = "" if not clear or delta is None else "bold green" if delta > 0 else "bold red"
+    return (
+        Text(label(model), "bold"),
+        Text(show(finite(result, "score"), "share"), "bold"),
+        Text(_interval(result)),
+        Text(show(finite(result, "format", "score"), "share")),
+        Text(_or_nothing(delta, points), style),
+        Text(f"[{points(change.low)}, {points(change.high)}]" if change else "", style),
+        Text(_or_nothing(finite(result, "vs_previous", "format_gain"), points)),
+        Text(_or_nothing(finite(result, "vs_previous", "task_gain"), points)),
+        Text(_or_nothing(seconds, duration)),
+    )
+
+
+def _interval(result: Record) -> str:
+    found = span(result, "ci95")
+    return f"[{found.low * 100:.1f}, {found.high * 100:.1f}]" if found else MISSING
+
+
+def _or_nothing(value: float | None, say: Any) -> str:
+    return "" if value is None else str(say(value))
+
+
+def _drawn(result: Record) -> Iterator[str]:
+    """avg@k and pass@k, where several answers were drawn."""
+    for key, name in (("avg_at_k", "avg"), ("pass_at_k", "pass")):
+        found = at(result, key)
+        if found:
+            yield f"{name}@{found['k']}  {show(finite(found, 'score'), 'share')}  {_interval(found)}"

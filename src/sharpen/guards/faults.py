@@ -1,0 +1,41 @@
+"""When a failing grader must stop the run instead of starving it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sharpen.types import Grade
+
+
+@dataclass
+class FaultGuard:
+    """Watches the share of rollouts that the *grader* failed on, step by step."""
+
+    max_share: float
+    """Of one step's grades."""
+
+    max_steps: int
+    """Steps running with any fault."""
+
+    running: int = 0
+
+    def check(self, grades: Sequence[Grade]) -> str | None:
+        """The reason to pause after this step's grades, or None."""
+        faulty = [grade for grade in grades if not grade.valid]
+        self.running = self.running + 1 if faulty else 0
+        if not faulty:
+            return None
+        first = faulty[0].fault
+        cause = f"{first.kind}: {first.detail}" if first else "no cause given"
+        if len(faulty) > self.max_share * len(grades):
+            return f"the grader failed on {len(faulty)} of {len(grades)} completions of one step ({cause})"
+        if self.running >= self.max_steps:
+            return f"the grader failed in {self.running} steps running ({cause})"
+        return None
+
+
+def count(grades: Sequence[Grade]) -> dict[str, int]:
+    """How often each kind of fault occurred, of completions and graders alike."""
+    return dict(Counter(grade.fault.kind for grade in grades if grade.fault))

@@ -1,0 +1,221 @@
+"""From a folder to a model that computes on our attention, with its tokenizer and the tokens that stop it."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sharpen.errors import ModelError
+from sharpen.models.attention import Packed, Span, layout, register
+from sharpen.models.folder import resolve
+from sharpen.models.head import logits
+from sharpen.models.precision import widen_stream
+from sharpen.models.quiet import quiet
+from sharpen.models.save import save
+
+__all__ = ["Loaded", "compute_dtype", "load", "resolve", "save", "stop_tokens"]
+
+_ANSWER = "sharpen-looks-for-this"
+
+
+@dataclass
+class Loaded:
+    """A model ready to sample and to train."""
+
+    model: Any
+    """A transformers causal LM in eval mode, on our attention: call it inside a `layout`."""
+
+    tokenizer: Any
+    path: Path
+    stop: frozenset[int]
+    """Tokens that end a completion."""
+
+    dtype: torch.dtype
+    """What it computes in."""
+
+
+def compute_dtype(setting: Literal["auto", "float32", "bfloat16"], device: str = "cpu") -> torch.dtype:
+    """The type to compute in; auto is bfloat16 where the device multiplies it in hardware."""
+    if setting == "float32":
+        return torch.float32
+    if setting == "bfloat16":
+        return torch.bfloat16
+    kind = torch.device(device).type
+    has_units = (kind == "cpu" and _cpu_has_bfloat16()) or (kind == "cuda" and torch.cuda.is_bf16_supported())
+    return torch.bfloat16 if has_units else torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    if platform.machine() in ("x86_64", "AMD64"):
+        return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def load(name_or_path: str | Path, dtype: torch.dtype) -> Loaded:
+    """The model of that alias, folder or hub id.
+
+    Raises ModelError when it cannot be found, trusted or read, has no chat template, or computes in a
+    way our attention and head do not: packed sequences are shown not to leak before anything trains.
+    """
+    path = resolve(str(name_or_path))
+    with quiet():
+        tokenizer = _tokenizer(path)
+        model = _model(path, dtype)
+    _check_vocabulary(model, tokenizer)
+    stop = stop_tokens(model, tokenizer)
+    _keep_token_ids_only(model, stop)
+    if dtype == torch.bfloat16:
+        widen_stream(model)
+    _prove(model, dtype)
+    return Loaded(model, tokenizer, path, stop, dtype)
+
+
+def _tokenizer(path: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # a foreign boundary: tokenizers raises bare Exception
+        raise ModelError(
+            f"the tokenizer cannot be read: {_brief(error)}", value=str(path), remedy="Fetch the model again"
+        ) from error
+    if not tokenizer.chat_template:
+        raise ModelError(
+            "the tokenizer has no chat template, so messages cannot become tokens",
+            value=str(path),
+            remedy="Use the model's Instruct or Chat variant, or put a chat_template.jinja into its folder",
+        )
+    return tokenizer
+
+
+def _model(path: Path, dtype: torch.dtype) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    loader: Any = AutoModelForCausalLM  # its annotations leave out `output_loading_info`
+    try:
+        model, info = loader.from_pretrained(
+            path,
+            dtype=dtype,
+            attn_implementation=register(),
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except Exception as error:  # a foreign boundary: safetensors, JSON, shapes, unknown architectures
+        raise ModelError(
+            f"the model cannot be loaded: {_brief(error)}",
+            value=str(path),
+            remedy="If files are damaged, fetch it again; if the architecture is unknown, transformers may be too old",
+        ) from error
+    if info["missing_keys"]:
+        raise ModelError(
+            "weights are missing from the model's files",
+            value=sorted(info["missing_keys"])[:3],
+            remedy="Fetch the model again",
+        )
+    return model.eval()
+
+
+def _check_vocabulary(model: Any, tokenizer: Any) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelError(
+            "the tokenizer has more tokens than the model has embeddings",
+            value=f"{len(tokenizer)} tokens, {rows} embeddings",
+            remedy="Use the tokenizer that belongs to the model, or resize its embeddings",
+        )
+
+
+def stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """The model's and the tokenizer's end tokens, and the one that ends a turn in the chat template."""
+    named = model.generation_config.eos_token_id
+    ends = set(named) if isinstance(named, list) else {named}
+    ends |= {tokenizer.eos_token_id, _turn_end(tokenizer)}
+    stop = frozenset(int(token) for token in ends if token is not None)
+    if not stop:
+        raise ModelError(
+            "nothing says which token ends an answer",
+            value="eos_token",
+            remedy="Set eos_token in the model's tokenizer_config.json",
+        )
+    return stop
+
+
+def _turn_end(tokenizer: Any) -> int | None:
+    """The first special token after an assistant's message."""
+    messages = [{"role": "user", "content": "question"}, {"role": "assistant", "content": _ANSWER}]
+    try:
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False)
+    except Exception as error:  # a foreign boundary: templates are programs
+        raise ModelError(
+            f"the chat template fails on a question and an answer: {_brief(error)}", remedy="Mend chat_template.jinja"
+        ) from error
+    after = tokenizer.encode(text.rpartition(_ANSWER)[2], add_special_tokens=False)
+    special = {token for token, entry in tokenizer.added_tokens_decoder.items() if entry.special}
+    return next((token for token in after if token in special), None)
+
+
+def _keep_token_ids_only(model: Any, stop: frozenset[int]) -> None:
+    """Forget sampling defaults (temperature, repetition penalty): they are not what a model is trained under."""
+    from transformers import GenerationConfig
+
+    old = model.generation_config
+    pad = old.pad_token_id if old.pad_token_id is not None else min(stop)
+    kept = GenerationConfig(bos_token_id=old.bos_token_id, eos_token_id=sorted(stop), pad_token_id=pad)
+    model.generation_config = kept
+
+
+@torch.no_grad()
+def _prove(model: Any, dtype: torch.dtype) -> None:
+    """Raise ModelError unless a sequence computes the same alone and packed, and our head gives the model's logits.
+
+    That catches what no list of architectures would: state-space layers, biased or scaled heads, attention of
+    a model's own.
+    """
+    tolerance = 1e-3 if dtype == torch.float32 else 0.1
+    tokens = torch.arange(16) % model.config.get_text_config().vocab_size
+    first, second = Span(0, 7), Span(7, 9)
+    try:
+        packed = _hidden(model, tokens, [first, second])[7:]
+        alone = _hidden(model, tokens[7:], [Span(0, 9)])
+        ours = logits(alone, model.lm_head.weight)
+        with layout(Packed([Span(0, 9)])):
+            theirs = model(input_ids=tokens[None, 7:], position_ids=torch.arange(9)[None], use_cache=False).logits[0]
+    except ModelError:
+        raise
+    except Exception as error:  # a foreign boundary: any architecture's code
+        raise _unsupported(model, f"fails on packed sequences in {dtype}: {_brief(error)}") from error
+    if not _close(packed, alone, tolerance):
+        raise _unsupported(model, "lets packed sequences see one another")
+    if not isinstance(model.lm_head, nn.Linear) or not _close(ours, theirs.float(), tolerance):
+        raise _unsupported(model, "makes logits in another way than hidden · lm_head")
+
+
+def _hidden(model: Any, tokens: Tensor, spans: list[Span]) -> Tensor:
+    positions = torch.cat([torch.arange(span.length) for span in spans])
+    with layout(Packed(spans)):
+        output = model.base_model(input_ids=tokens[None], position_ids=positions[None], use_cache=False)
+    hidden: Tensor = output.last_hidden_state[0]
+    return hidden
+
+
+def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    return bool((one - other).abs().max() <= tolerance * other.abs().max())
+
+
+def _unsupported(model: Any, why: str) -> ModelError:
+    return ModelError(
+        f"this architecture is not supported yet: it {why}",
+        value=model.config.model_type,
+        remedy="Use a Llama-, Qwen-, Mistral- or Gemma-3-like model; if only bfloat16 fails, set dtype: float32",
+    )
+
+
+def _brief(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__

@@ -1,0 +1,1 @@
+"""The packaged recipe behind `sharpen quickstart`."""

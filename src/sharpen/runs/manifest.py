@@ -1,0 +1,77 @@
+"""Folders that are whole or absent: written aside, fsynced, listed with SHA-256, renamed into place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sharpen.errors import CheckpointError
+
+NAME = "manifest.json"
+
+
+@contextmanager
+def publish(folder: Path, facts: Mapping[str, Any]) -> Iterator[Path]:
+    """Yields an empty folder to fill; on success it becomes `folder`, with a manifest carrying `facts`.
+
+    Whatever stood at `folder` stays until the new one is complete on disk. On failure nothing changes.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.with_name(f".{folder.name}.writing")
+    old = folder.with_name(f".{folder.name}.old")
+    for leftover in (aside, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    aside.mkdir()
+    try:
+        yield aside
+        files = {path.name: _digest(path) for path in sorted(aside.iterdir())}
+        (aside / NAME).write_text(json.dumps({"schema_version": 1, "files": files, **facts}, indent=1))
+        for path in aside.iterdir():
+            _sync(path)
+        _sync(aside)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    if folder.exists():
+        folder.rename(old)
+    aside.rename(folder)
+    _sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder whose files match it. Raises CheckpointError naming what does not."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / NAME).read_text())
+        files = manifest["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError("no readable manifest", value=str(folder / NAME)) from error
+    for name, digest in files.items():
+        try:
+            found = _digest(folder / name)
+        except OSError as error:
+            raise CheckpointError("a file of the manifest cannot be read", value=str(folder / name)) from error
+        if found != digest:
+            raise CheckpointError("a file does not match its manifest", value=str(folder / name))
+    return manifest
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # Windows cannot open folders
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,22 @@
+"""Who watches a run: the command line draws progress, tests count, the Python API may ignore it all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class Observer:
+    """Is told what happens as it happens; does nothing by default. A run never depends on its observer."""
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """A line of events.jsonl was written."""
+
+    def metrics(self, line: Mapping[str, Any]) -> None:
+        """A line of metrics.jsonl was written: a step is done."""
+
+    def rollout(self, line: Mapping[str, Any]) -> None:
+        """One line of a step's rollouts, as an example of what the model answers now (once a step)."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Inside a longer piece of work, such as "eval held_out on sft": `done` of `total` parts."""

@@ -1,0 +1,163 @@
+"""The run directory: the one interface between training and everything that shows it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from sharpen.errors import RunError
+from sharpen.runs.observer import Observer
+
+Line = Mapping[str, Any]
+
+
+class RunDir:
+    """A run directory, held by one process at a time; use as a context manager."""
+
+    def __init__(self, path: Path, observer: Observer | None = None) -> None:
+        self.path = path
+        self.observer = observer or Observer()
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> RunDir:
+        """Take the directory. Raises RunError when another process holds it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = (self.path / ".lock").open("a+")
+        try:
+            _take(lock)
+        except OSError as error:
+            lock.seek(0)
+            holder = lock.read().strip()
+            lock.close()
+            raise RunError(
+                "another process is at work in this run directory",
+                value=f"{self.path}, process {holder}",
+                remedy="Wait for it, stop it, or choose another --out",
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._lock = lock
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def event(self, event: str, **fields: Any) -> None:
+        """Append to events.jsonl."""
+        line = {"time": round(time.time(), 3), "event": event, **fields}
+        append(self.path / "events.jsonl", [line])
+        self.observer.event(line)
+
+    def metrics(self, line: Line) -> None:
+        """Append to metrics.jsonl."""
+        append(self.path / "metrics.jsonl", [line])
+        self.observer.metrics(line)
+
+    def rollouts(self, stage: str, step: int, lines: list[dict[str, Any]]) -> None:
+        """Write a step's rollouts, one line a completion."""
+        write_lines(self.path / "rollouts" / stage / f"step-{step:05d}.jsonl", lines)
+        self.observer.rollout(lines[step % len(lines)])
+
+    def offset(self) -> int:
+        """The present length of metrics.jsonl, in bytes: what a resume cuts it back to."""
+        path = self.path / "metrics.jsonl"
+        return path.stat().st_size if path.exists() else 0
+
+    def rewind(self, offset: int, stage: str, step: int) -> None:
+        """Forget the metrics past `offset` and the rollouts of `stage` after `step`."""
+        metrics = self.path / "metrics.jsonl"
+        if metrics.exists():
+            os.truncate(metrics, offset)
+        for path in (self.path / "rollouts" / stage).glob("step-*.jsonl"):
+            if int(path.stem.removeprefix("step-")) > step:
+                path.unlink()
+
+
+class Journal:
+    """Grades that cannot be repeated, written before they are used, so that a resume sees the same."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known = {tuple(line["key"]): line["grade"] for line in read_lines(path)}
+
+    def get(self, key: tuple[int | str, ...]) -> dict[str, Any] | None:
+        """The grade noted under a key (stage, step, example, sample), if there is one."""
+        return self._known.get(key)
+
+    def note(self, entries: Mapping[tuple[int | str, ...], dict[str, Any]]) -> None:
+        """Write grades down and make sure they are on disk."""
+        if entries:
+            append(self.path, [{"key": list(key), "grade": grade} for key, grade in entries.items()], sync=True)
+            self._known.update(entries)
+
+    def forget(self, step: int) -> None:
+        """Drop the grades of a step that is to be graded anew (keys begin with the step)."""
+        self._known = {key: grade for key, grade in self._known.items() if key[0] != step}
+        write_lines(self.path, [{"key": list(key), "grade": grade} for key, grade in self._known.items()])
+
+
+def append(path: Path, lines: Iterable[Line], *, sync: bool = False) -> None:
+    """Add lines to a JSONL file; a last line that a crash cut short is cut away first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        _drop_partial_line(file)
+        file.write("".join(_dump(line) for line in lines).encode())
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def write_lines(path: Path, lines: Iterable[Line]) -> None:
+    """Write a JSONL file, whole or not at all."""
+    write_text(path, "".join(_dump(line) for line in lines))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.writing")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The complete lines of a JSONL file of ours; none when it does not exist."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def _dump(line: Line) -> str:
+    return json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _drop_partial_line(file: IO[bytes]) -> None:
+    end = file.seek(0, os.SEEK_END)
+    if end == 0:
+        return
+    file.seek(end - 1)
+    if file.read(1) != b"\n":
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def _take(lock: IO[str]) -> None:
+    """Lock a file, or raise OSError at once."""
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        import fcntl
+
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

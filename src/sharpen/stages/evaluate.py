@@ -1,0 +1,130 @@
+"""Evaluation: greedy accuracy, avg@k and pass@k, per item, on problems that no training saw."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sharpen.config.data import Data
+from sharpen.config.graders import Grader
+from sharpen.config.recipe import Eval
+from sharpen.data.render import Renderer
+from sharpen.data.source import read_examples
+from sharpen.errors import DataError, GraderError
+from sharpen.graders.pool import GraderPool
+from sharpen.models.load import Loaded, compute_dtype, load
+from sharpen.rollout.base import Params, Request
+from sharpen.rollout.local import LocalSampler
+from sharpen.runs.observer import Observer
+from sharpen.runs.store import write_lines
+from sharpen.stages.summary import score
+from sharpen.types import Example, Grade, Rollout
+
+CORRECT = 1 - 1e-9
+"""A score from here on counts as correct: partial credit never does."""
+
+
+async def evaluate(
+    config: Eval, examples: Sequence[Example], loaded: Loaded, seed: int, observer: Observer, label: str
+) -> list[dict[str, Any]]:
+    """The model's answers to the examples, graded: one line an item, in their order.
+
+    Raises GraderError when the grader itself fails on an item: an accuracy over the rest would be biased.
+    """
+    if not examples:
+        raise DataError("there are no held-out problems", field=f"evals.{config.name}.data")
+    greedy = await _answers(config, examples, loaded, 0.0, [(0,)], observer, f"{label}, greedy")
+    keys = [(seed, config.name, sample) for sample in range(config.samples)]
+    drawn = await _answers(config, examples, loaded, config.temperature, keys, observer, f"{label}, drawn")
+    with GraderPool(config.grader) as pool:
+        grades = await _grade(pool, examples, greedy, 1)
+        drawn_grades = await _grade(pool, examples, drawn, config.samples)
+    lines = []
+    for place, (example, rollout, made) in enumerate(zip(examples, greedy, grades, strict=True)):
+        own = slice(place * config.samples, (place + 1) * config.samples)
+        lines.append(
+            {
+                "id": example.id,
+                "prompt": list(example.messages),
+                "text": rollout.sample.text,
+                "finish": rollout.sample.finish,
+                "score": made.score,
+                "correct": _correct(made),
+                "format": made.metrics.get("format"),
+                "explanation": made.explanation,
+                "fault": made.fault.kind if made.fault else None,
+                "tokens": rollout.sampled,
+                "samples": [
+                    {"text": other.sample.text, "score": grade.score, "correct": _correct(grade)}
+                    for other, grade in zip(drawn[own], drawn_grades[own], strict=True)
+                ],
+            }
+        )
+    return lines
+
+
+def standalone(
+    model: str,
+    data: Data,
+    grader: Grader,
+    out: Path | None,
+    *,
+    base: Path,
+    max_tokens: int = 128,
+    samples: int = 0,
+    temperature: float = 1.0,
+    seed: int = 0,
+    observer: Observer | None = None,
+) -> dict[str, Any]:
+    """Evaluate one model outside a run: its scores with intervals; items go to `out`/eval.jsonl when given."""
+    config = Eval(
+        name="eval", data=data, grader=grader, max_tokens=max_tokens, samples=samples, temperature=temperature
+    )
+    examples = list(read_examples(data, base))
+    loaded = load(model, compute_dtype("auto"))
+    lines = asyncio.run(evaluate(config, examples, loaded, seed, observer or Observer(), model))
+    if out:
+        write_lines(out / "eval.jsonl", lines)
+    return score(lines)
+
+
+async def _answers(
+    config: Eval,
+    examples: Sequence[Example],
+    loaded: Loaded,
+    temperature: float,
+    keys: Sequence[tuple[int | str, ...]],
+    observer: Observer,
+    label: str,
+) -> list[Rollout]:
+    """One answer for each example and key, example by example."""
+    renderer = Renderer(loaded.tokenizer, loaded.stop)
+    sampler = LocalSampler(loaded.model, loaded.stop)
+    requests = [Request(renderer.example(example), (*key, example.id)) for example in examples for key in keys]
+    rollouts: list[Rollout] = []
+    for start in range(0, len(requests), sampler.max_rows):
+        observer.progress(label, start, len(requests))
+        part = requests[start : start + sampler.max_rows]
+        segments = await sampler.sample(part, Params(config.max_tokens, temperature))
+        rollouts += [Rollout((segment,), renderer.sample(segment)) for segment in segments]
+    observer.progress(label, len(requests), len(requests))
+    return rollouts
+
+
+async def _grade(pool: GraderPool, examples: Sequence[Example], rollouts: Sequence[Rollout], each: int) -> list[Grade]:
+    pairs = [(examples[place // each], rollout.sample) for place, rollout in enumerate(rollouts)]
+    grades = await pool.grade_many(pairs)
+    for (example, _), made in zip(pairs, grades, strict=True):
+        if made.score is None:
+            cause = f"{made.fault.kind}: {made.fault.detail}" if made.fault else "no cause given"
+            raise GraderError(
+                f"the grader failed on the held-out item {example.id} ({cause})",
+                remedy="Mend the grader or the item; no score is invented for it",
+            )
+    return grades
+
+
+def _correct(grade: Grade) -> int:
+    return int(grade.score is not None and grade.score >= CORRECT)

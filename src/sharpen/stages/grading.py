@@ -1,0 +1,37 @@
+"""Grade rollouts, with the journal in between: what cannot be repeated is written down before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+from sharpen.graders.pool import GraderPool
+from sharpen.runs.store import Journal
+from sharpen.types import Fault, Grade, Group
+
+Key = tuple[int | str, ...]
+
+
+async def grade(groups: Sequence[Group], pool: GraderPool, journal: Journal, step: int) -> list[Group]:
+    """The groups with their grades; those the journal knows are taken from it."""
+    keys: list[Key] = [
+        (step, place, sample) for place, group in enumerate(groups) for sample in range(len(group.rollouts))
+    ]
+    attempts = [(group.example, rollout.sample) for group in groups for rollout in group.rollouts]
+    known = [journal.get(key) for key in keys]
+    fresh = iter(await pool.grade_many([pair for pair, entry in zip(attempts, known, strict=True) if entry is None]))
+    grades = [next(fresh) if entry is None else _load(entry) for entry in known]
+    journal.note(
+        {
+            key: asdict(made)
+            for key, made, entry in zip(keys, grades, known, strict=True)
+            if entry is None and not pool.repeatable(made)
+        }
+    )
+    remaining = iter(grades)
+    return [replace(group, grades=tuple(next(remaining) for _ in group.rollouts)) for group in groups]
+
+
+def _load(entry: dict[str, object]) -> Grade:
+    fault = entry["fault"]
+    return Grade(**{**entry, "fault": Fault(**fault) if isinstance(fault, dict) else None})  # type: ignore[arg-type]

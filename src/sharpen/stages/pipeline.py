@@ -1,0 +1,235 @@
+"""A recipe goes in, a run directory comes out: the stages in order, evaluations between, resumable anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from sharpen.config.recipe import Recipe
+from sharpen.config.stages import SFT
+from sharpen.errors import CheckpointError, GraderError, Interrupted, RunError, SharpenError
+from sharpen.models.load import Loaded, compute_dtype, load
+from sharpen.runs.manifest import verify
+from sharpen.runs.observer import Observer
+from sharpen.runs.store import RunDir, write_lines
+from sharpen.stages import rft, sft, summary
+from sharpen.stages.evaluate import evaluate
+from sharpen.stages.heldout import HeldOut
+from sharpen.stages.resolve import Resolved, reopen, resolve
+from sharpen.stages.work import StopFlag, Work
+
+T = TypeVar("T")
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+STATUS: dict[type[Exception], str] = {Interrupted: "interrupted", GraderError: "paused"}
+
+Functions = Mapping[str, Callable[..., Any]]
+"""Grader functions handed over in Python, by the name of their stage."""
+
+
+def run(
+    recipe: Recipe,
+    out: Path,
+    *,
+    base: Path,
+    observer: Observer | None = None,
+    functions: Functions | None = None,
+) -> dict[str, Any]:
+    """Run a recipe into the new directory `out`; returns the summary.
+
+    Paths in the recipe are relative to `base`. SIGINT and SIGTERM end the run with a checkpoint after the
+    step under way (Interrupted). Raises RunError when `out` already holds a run or is in use.
+    """
+    with RunDir(out, observer) as directory:
+        if (out / "recipe.yaml").exists():
+            raise RunError(
+                "this directory already holds a run",
+                value=str(out),
+                remedy=f"Go on with it (sharpen run --resume {out}), or choose another --out",
+            )
+        resolved = resolve(recipe, out, base)
+        directory.event("started", model=recipe.model, stages=[stage.name for stage in recipe.stages])
+        return _Run(directory, resolved, dict(functions or {})).guarded()
+
+
+def resume(
+    out: Path, overrides: Sequence[str] = (), *, observer: Observer | None = None, functions: Functions | None = None
+) -> dict[str, Any]:
+    """Go on with the run in `out`, from its newest good checkpoint; returns the summary."""
+    if not (out / "recipe.yaml").exists():
+        raise RunError("there is no run to resume", value=str(out), remedy="Give the directory of an earlier run")
+    if overrides:
+        raise RunError(
+            "a resumed run keeps its recipe", value=list(overrides), remedy="Leave --set out, or start a new run"
+        )
+    with RunDir(out, observer) as directory:
+        resolved, changed = reopen(out)
+        directory.event("resumed")
+        if changed:
+            directory.event(
+                "alert", kind="versions_changed", message=f"other versions than at the start, so other bits: {changed}"
+            )
+        return _Run(directory, resolved, dict(functions or {})).guarded()
+
+
+@dataclass
+class _Run:
+    directory: RunDir
+    resolved: Resolved
+    functions: dict[str, Callable[..., Any]]
+    stop: StopFlag = field(default_factory=StopFlag)
+
+    def guarded(self) -> dict[str, Any]:
+        """Run, and whatever happens leave a truthful directory behind."""
+        self._began = time.monotonic()
+        status, cause = "failed", ""
+        try:
+            with _signals(self.stop), _full_disk(self.directory.path):
+                blocking(self._all())
+                status = "finished"
+                self.directory.event("finished")
+                return self._close(status)
+        except Exception as error:
+            status = STATUS.get(type(error), "failed")
+            cause = error.describe() if isinstance(error, SharpenError) else f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            if status != "finished":
+                self._note_end(status, cause)
+
+    async def _all(self) -> None:
+        recipe, run = self.resolved.recipe, self.directory
+        torch.set_num_threads(recipe.threads or 1)
+        held_out = HeldOut.read(recipe, Path())
+        run.event("held_out_checked", dropped=held_out.dropped)
+        dtype = compute_dtype(recipe.dtype)
+        done = self._done()
+        start = str(run.path / "models" / recipe.stages[done - 1].name) if done else recipe.model
+        loaded = load(start, dtype)
+        await self._evaluate(recipe.stages[done - 1].name if done else "base", loaded, held_out)
+        for index in range(done, len(recipe.stages)):
+            await self._stage(index, loaded, held_out)
+            await self._evaluate(recipe.stages[index].name, loaded, held_out)
+
+    async def _stage(self, index: int, loaded: Loaded, held_out: HeldOut) -> None:
+        stage, run = self.resolved.recipe.stages[index], self.directory
+        run.event("stage_started", stage=stage.name, type=stage.type)
+        work = Work(run, index, stage, self.resolved.recipe.seed, Path(), loaded, self.stop, held_out, self.functions)
+        if isinstance(stage, SFT):
+            await sft.run(stage, work)
+        else:
+            await rft.run(stage, work)
+        run.event("stage_finished", stage=stage.name)
+
+    async def _evaluate(self, name: str, loaded: Loaded, held_out: HeldOut) -> None:
+        """Every eval that this model has not had; a finished one is never repeated."""
+        for config in self.resolved.recipe.evals:
+            path = summary.eval_path(self.directory.path, config.name, name)
+            if path.exists():
+                continue
+            lines = await evaluate(
+                config,
+                held_out.evals[config.name],
+                loaded,
+                self.resolved.recipe.seed,
+                self.directory.observer,
+                f"eval {config.name} on {name}",
+            )
+            write_lines(path, lines)
+            self.directory.event("evaluated", eval=config.name, model=name, score=summary.score(lines)["score"])
+            self._raise_if_stopped()
+
+    def _raise_if_stopped(self) -> None:
+        if self.stop.cause:
+            self.directory.event("interrupted", cause=self.stop.cause)
+            raise Interrupted(
+                f"stopped by {self.stop.cause}", remedy=f"Go on with: sharpen run --resume {self.directory.path}"
+            )
+
+    def _done(self) -> int:
+        """How many stages have published a model that matches its manifest."""
+        for index, stage in enumerate(self.resolved.recipe.stages):
+            folder = self.directory.path / "models" / stage.name
+            if not folder.exists():
+                return index
+            try:
+                verify(folder)
+            except CheckpointError as error:
+                self.directory.event("alert", stage=stage.name, kind="damaged_model", message=error.describe())
+                return index
+        return len(self.resolved.recipe.stages)
+
+    def _close(self, status: str) -> dict[str, Any]:
+        from sharpen.reports.html import write  # only now: a run needs no report to train
+
+        seconds = time.monotonic() - self._began
+        result = summary.write(self.directory.path, self.resolved.recipe, status, seconds)
+        write(self.directory.path)
+        return result
+
+    def _note_end(self, status: str, cause: str) -> None:
+        """The truth about an unfinished run, as far as the disk still takes it."""
+        try:
+            if status == "failed":
+                self.directory.event("failed", cause=cause)
+            self._close(status)
+        except OSError:
+            pass  # the disk is full: the cause is being raised anyway
+
+
+@contextmanager
+def _signals(stop: StopFlag) -> Iterator[None]:
+    """SIGINT and SIGTERM ask the run to stop after its step; a second SIGINT interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: object) -> None:
+        if stop.cause and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _full_disk(path: Path) -> Iterator[None]:
+    """Turn a full disk into a clear error. Checkpoints are written aside, so the last one is intact."""
+    try:
+        yield
+    except Exception as error:
+        no_space = isinstance(error, OSError) and error.errno in NO_SPACE
+        if no_space or "os error 28" in str(error) or "os error 27" in str(error):  # safetensors' own error
+            raise RunError(
+                "the disk is full; the last checkpoint is intact",
+                value=str(error),
+                remedy=f"Make room, then: sharpen run --resume {path}",
+            ) from error
+        raise
+
+
+def blocking(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, also where an event loop is already running (notebooks)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1, thread_name_prefix="sharpen-run") as executor:
+        return executor.submit(asyncio.run, work).result()

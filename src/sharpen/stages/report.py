@@ -1,0 +1,106 @@
+"""What a step of RFT reports: its metrics line and its rollouts."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from sharpen.config.stages import RFT
+from sharpen.data.render import Renderer
+from sharpen.guards.faults import count
+from sharpen.rl.advantages import SPREAD
+from sharpen.stages.credit import Credited
+from sharpen.train.engine import StepResult
+
+
+class Clock:
+    """Seconds by phase."""
+
+    def __init__(self) -> None:
+        self.began = self._last = time.monotonic()
+        self.phases: dict[str, float] = {}
+
+    def lap(self, phase: str) -> None:
+        """What passed since the last lap belongs to this phase."""
+        now = time.monotonic()
+        self.phases[phase] = now - self._last
+        self._last = now
+
+    def line(self) -> dict[str, float]:
+        """All phases, and the whole step."""
+        return {"step": self._last - self.began, **self.phases}
+
+
+def rft_line(
+    stage: RFT, credited: Credited, results: list[StepResult], kl: float | None, clock: Clock, step: int
+) -> dict[str, Any]:
+    """The metrics of step `step` (from 0)."""
+    result = results[-1].line()
+    gap = {"mean": result.pop("logprob_gap", None), "max": result.pop("logprob_gap_max", None)}
+    if len(results) > 1:  # the gap is between sampler and trainer before the first update
+        gap = {"mean": results[0].metrics.get("logprob_gap"), "max": results[0].metrics.get("logprob_gap_max")}
+    grades = [made for group in credited.groups for made in group.grades]
+    rollouts = [rollout for group in credited.groups for rollout in group.rollouts]
+    scores = [made.score for made in grades if made.score is not None]
+    rewards = [reward for group in credited.rewards for reward in group if reward is not None]
+    lengths = [rollout.sampled for rollout in rollouts]
+    truncated = [rollout.sample.finish == "length" for rollout in rollouts]
+    spread = [_spread(group) for group in credited.rewards]
+    name = stage.grader.name or stage.grader.type
+    return {
+        **result,
+        "reward": {"mean": _mean(rewards), "std": _std(rewards), "by_grader": {name: _mean(scores)}},
+        "no_spread_share": _mean([float(value <= SPREAD) for value in spread]),
+        "dropped_groups": sum(advantages is None for advantages in credited.advantages),
+        "kl": kl,
+        "entropy": result.get("entropy"),
+        "clip_fraction": result.get("clip_fraction"),
+        "length": {"mean": _mean(lengths), "max": max(lengths), "truncated_share": _mean(truncated)},
+        "logprob_gap": gap,
+        "policy_lag": step - min(segment.version for rollout in rollouts for segment in rollout.segments),
+        "faults": count(grades),
+        "time": clock.line(),
+        "tokens": {
+            "sampled": sum(lengths),
+            "trained": sum(row.trained for row in credited.rows if any(row.advantages)),
+        },
+    }
+
+
+def rollout_lines(credited: Credited, renderer: Renderer) -> list[dict[str, Any]]:
+    """One line a completion."""
+    lines = []
+    for group, rewards, advantages in zip(credited.groups, credited.rewards, credited.advantages, strict=True):
+        for place, (rollout, made) in enumerate(zip(group.rollouts, group.grades, strict=True)):
+            segment = rollout.segments[-1]
+            lines.append(
+                {
+                    "example": group.example.id,
+                    "prompt": list(group.example.messages),
+                    "text": rollout.sample.text,
+                    "tokens": [token for token, sampled in zip(segment.tokens, segment.mask, strict=True) if sampled],
+                    "finish": rollout.sample.finish,
+                    "scores": {"score": made.score, **made.metrics},
+                    "explanation": made.explanation,
+                    "fault": made.fault.kind if made.fault else None,
+                    "reward": rewards[place],
+                    "advantage": advantages[place] if advantages else None,
+                    "version": segment.version,
+                }
+            )
+    return lines
+
+
+def _spread(rewards: list[float | None]) -> float:
+    valid = [reward for reward in rewards if reward is not None]
+    return max(valid) - min(valid) if valid else 0.0
+
+
+def _mean(values: Any) -> float | None:
+    return float(np.mean(values)) if len(values) else None
+
+
+def _std(values: list[float]) -> float | None:
+    return float(np.std(values)) if values else None

@@ -1,0 +1,106 @@
+"""A recipe with nothing left open: absolute paths, inline rows on disk, threads, versions, data hashes."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from sharpen import __version__
+from sharpen.config.data import Data, InlineData, JsonlData
+from sharpen.config.load import RESOLVED, dump, load
+from sharpen.config.recipe import Recipe
+from sharpen.data.source import fingerprint
+from sharpen.errors import RunError
+from sharpen.models.load import compute_dtype
+from sharpen.models.load import resolve as resolve_model
+from sharpen.runs.store import write_lines, write_text
+
+PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "reasoning-gym", "math-verify")
+
+
+class Resolved(NamedTuple):
+    """A recipe as run, and the hash of each data source."""
+
+    recipe: Recipe
+    data: dict[str, str]
+
+
+def resolve(recipe: Recipe, out: Path, base: Path) -> Resolved:
+    """Fill in what depends on place and machine, and write `out`/recipe.yaml."""
+    stages = tuple(
+        stage.model_copy(
+            update={
+                "data": _data(stage.data, out, base, f"{stage.name}"),
+                "validation": stage.validation and _data(stage.validation, out, base, f"{stage.name}-validation"),
+            }
+        )
+        for stage in recipe.stages
+    )
+    evals = tuple(
+        config.model_copy(update={"data": _data(config.data, out, base, config.name)}) for config in recipe.evals
+    )
+    threads = recipe.threads or os.cpu_count() or 1
+    local = base / recipe.model
+    model = str(local.resolve()) if local.is_dir() else recipe.model
+    recipe = recipe.model_copy(update={"model": model, "stages": stages, "evals": evals, "threads": threads})
+    resolve_model(recipe.model)  # fetch now, so that a missing model fails before anything else
+    resolved = Resolved(recipe, _fingerprints(recipe))
+    facts = {RESOLVED: {"versions": _versions(), "hardware": _hardware(recipe), "data": resolved.data}}
+    text = dump(recipe) + yaml.safe_dump(facts, sort_keys=False)
+    write_text(out / "recipe.yaml", text)
+    return resolved
+
+
+def reopen(out: Path) -> tuple[Resolved, str]:
+    """The resolved recipe of a run, and which versions differ now. Raises RunError when its data changed."""
+    path = out / "recipe.yaml"
+    facts = yaml.safe_load(path.read_text(encoding="utf-8"))[RESOLVED]
+    resolved = Resolved(load(path), facts["data"])
+    for name, digest in _fingerprints(resolved.recipe).items():
+        if digest != facts["data"][name]:
+            raise RunError(
+                "data changed since the run began", value=name, remedy="Restore it, or start a new run with --out"
+            )
+    now = {**_versions(), **_hardware(resolved.recipe)}
+    before = {**facts["versions"], **facts["hardware"]}
+    changed = [f"{name} {before.get(name)} -> {value}" for name, value in now.items() if before.get(name) != value]
+    return resolved, ", ".join(changed)
+
+
+def _data(data: Data, out: Path, base: Path, name: str) -> Data:
+    match data:
+        case InlineData():
+            path = out / "data" / f"{name}.jsonl"
+            write_lines(path, data.rows)
+            return JsonlData(path=str(path.resolve()))
+        case JsonlData():
+            return data.model_copy(update={"path": str((base / data.path).resolve())})
+        case _:
+            return data
+
+
+def _fingerprints(recipe: Recipe) -> dict[str, str]:
+    sources: dict[str, Data] = {f"evals.{config.name}": config.data for config in recipe.evals}
+    for stage in recipe.stages:
+        sources[f"stages.{stage.name}.data"] = stage.data
+        if stage.validation is not None:
+            sources[f"stages.{stage.name}.validation"] = stage.validation
+    return {name: fingerprint(data, Path()) for name, data in sources.items()}
+
+
+def _versions() -> dict[str, str]:
+    return {"sharpen": __version__, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def _hardware(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": recipe.threads,
+        "compute": str(compute_dtype(recipe.dtype)).removeprefix("torch."),
+    }

@@ -1,0 +1,143 @@
+"""summary.json: what came out of a run, computed from the run directory's own files."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sharpen.config.recipe import Recipe
+from sharpen.runs.statistics import gains, interval, paired_difference, pass_at_k
+from sharpen.runs.store import read_lines, write_text
+
+Lines = Sequence[dict[str, Any]]
+
+
+def write(run: Path, recipe: Recipe, status: str, seconds: float) -> dict[str, Any]:
+    """Compute and write summary.json; `seconds` is what this process spent, added to earlier ones'."""
+    earlier = _read(run / "summary.json")
+    spent = earlier.get("cost", {}).get("seconds", 0.0) + seconds
+    stages = [stage for stage in (_stage(run, recipe, index) for index in range(len(recipe.stages))) if stage]
+    tokens = {kind: sum(stage["tokens"][kind] for stage in stages) for kind in ("sampled", "trained")}
+    summary: dict[str, Any] = {
+        "schema_version": 1,
+        "status": status,
+        "model": recipe.model,
+        "seed": recipe.seed,
+        "verdict": "",
+        "base": {"evals": _evals(run, recipe, "base", None)},
+        "stages": stages,
+        "cost": {
+            "seconds": round(spent, 1),
+            "core_seconds": round(spent * (recipe.threads or 1), 1),
+            "tokens": tokens,
+        },
+        "peak_memory_bytes": max(earlier.get("peak_memory_bytes", 0), peak_memory()),
+    }
+    summary["verdict"] = verdict(summary)
+    write_text(run / "summary.json", json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def score(lines: Lines) -> dict[str, Any]:
+    """Accuracy, share in form, avg@k and pass@k of an eval's items, with intervals over items."""
+    correct = [line["correct"] for line in lines]
+    forms = [line["format"] for line in lines if line["format"] is not None]
+    drawn = [[sample["correct"] for sample in line["samples"]] for line in lines]
+    k = min(map(len, drawn))
+    shares = [sum(row) / k for row in drawn] if k else []
+    passes = [pass_at_k(len(row), sum(row), k) for row in drawn] if k else []
+    return {
+        **_mean(correct),
+        "n": len(lines),
+        "format": _mean(forms) if len(forms) == len(lines) else None,
+        "avg_at_k": {"k": k, **_mean(shares)} if k else None,
+        "pass_at_k": {"k": k, **_mean(passes)} if k else None,
+    }
+
+
+def versus(before: Lines, after: Lines) -> dict[str, Any]:
+    """The paired difference of two models' accuracies on the same items, and what it is made of."""
+    assert [line["id"] for line in before] == [line["id"] for line in after]
+    columns = [[line[name] for line in lines] for lines in (before, after) for name in ("format", "correct")]
+    difference = paired_difference(columns[1], columns[3])
+    forms_known = None not in columns[0] and None not in columns[2]
+    split = gains(*columns)._asdict() if forms_known else {"format_gain": None, "task_gain": None}
+    return {"delta": difference.delta, "ci95": list(difference.ci95), **split}
+
+
+def verdict(summary: dict[str, Any]) -> str:
+    """One sentence of plain words on the first eval."""
+    evals = summary["base"]["evals"]
+    if not evals:
+        return "No held-out problems were given, so nothing can be said about what the training was worth."
+    name = next(iter(evals))
+    parts = [f"the base model gets {_percent(evals[name]['score'])} right"]
+    for stage in summary["stages"]:
+        result = stage["evals"].get(name)
+        if not result:
+            continue
+        low, high = (100 * bound for bound in result["vs_previous"]["ci95"])
+        change = f"{100 * result['vs_previous']['delta']:+.1f} points [{low:+.1f}, {high:+.1f}]"
+        word = "raises this to" if low > 0 else "lowers this to" if high < 0 else "makes no measurable difference at"
+        parts.append(f"{stage['name'].upper()} {word} {_percent(result['score'])} ({change})")
+    return f"On {evals[name]['n']} held-out problems {'; '.join(parts)}."
+
+
+def peak_memory() -> int:
+    """The most memory this process has held, in bytes; 0 where the system does not say (Windows)."""
+    if os.name == "nt":
+        return 0
+    import resource  # Unix only
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def eval_path(run: Path, name: str, model: str) -> Path:
+    """Where the items of an eval of a model stand."""
+    return run / "evals" / name / f"{model}.jsonl"
+
+
+def _stage(run: Path, recipe: Recipe, index: int) -> dict[str, Any] | None:
+    stage = recipe.stages[index]
+    manifest = _read(run / "models" / stage.name / "manifest.json")
+    if not manifest:
+        return None
+    previous = recipe.stages[index - 1].name if index else "base"
+    return {
+        "name": stage.name,
+        "type": stage.type,
+        "model": f"models/{stage.name}",
+        "seconds": manifest["seconds"],
+        "tokens": manifest["tokens"],
+        "evals": _evals(run, recipe, stage.name, previous),
+    }
+
+
+def _evals(run: Path, recipe: Recipe, model: str, previous: str | None) -> dict[str, Any]:
+    results = {}
+    for config in recipe.evals:
+        lines = read_lines(eval_path(run, config.name, model))
+        if lines:
+            results[config.name] = score(lines)
+            if previous:
+                results[config.name]["vs_previous"] = versus(read_lines(eval_path(run, config.name, previous)), lines)
+    return results
+
+
+def _mean(values: Sequence[float]) -> dict[str, Any]:
+    return {"score": float(np.mean(values)), "ci95": list(interval(values))}
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text())) if path.exists() else {}

@@ -1,0 +1,146 @@
+"""What a stage is given to work with: the run directory, the model, and the duties of every step."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sharpen.config.stages import Stage
+from sharpen.data.render import Renderer
+from sharpen.errors import CheckpointError, Interrupted
+from sharpen.models.load import Loaded, save
+from sharpen.runs.manifest import publish
+from sharpen.runs.store import RunDir
+from sharpen.stages.heldout import HeldOut
+from sharpen.train import checkpoint
+from sharpen.train.engine import Engine
+
+
+class StopFlag:
+    """Set by a signal; looked at after every step."""
+
+    def __init__(self) -> None:
+        self.cause = ""
+
+    def set(self, cause: str) -> None:
+        """Ask the run to stop after the step under way."""
+        self.cause = cause
+
+
+@dataclass
+class Work:
+    """One stage's share of a run."""
+
+    run: RunDir
+    index: int
+    stage: Stage
+    seed: int
+    base: Path
+    loaded: Loaded
+    stop: StopFlag
+    held_out: HeldOut
+    functions: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    best: float | None = None
+    tokens: dict[str, int] = field(default_factory=lambda: {"sampled": 0, "trained": 0})
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.renderer = Renderer(self.loaded.tokenizer, self.loaded.stop)
+        self._since = time.monotonic()
+
+    @property
+    def folder(self) -> Path:
+        """`stages/01-sft`, where the stage keeps what it needs to go on."""
+        return self.run.path / "stages" / f"{self.index + 1:02d}-{self.stage.name}"
+
+    def restore(self, engine: Engine) -> tuple[int, dict[str, Any]]:
+        """Go on from the newest good checkpoint: the steps done, and the stage's own state; else (0, {})."""
+        for found in checkpoint.newest(self.folder / "checkpoints"):
+            if isinstance(found, CheckpointError):
+                self.run.event("alert", stage=self.stage.name, kind="damaged_checkpoint", message=found.describe())
+                continue
+            engine.load_state(found.checkpoint.path, found.state["engine"])
+            self.best, self.tokens, self.seconds = (found.state[name] for name in ("best", "tokens", "seconds"))
+            self._since = time.monotonic()
+            self.run.rewind(found.manifest["metrics_offset"], self.stage.name, found.checkpoint.step)
+            return found.checkpoint.step, found.state["stage"]
+        self.run.rewind(self._start_offset(), self.stage.name, 0)
+        return 0, {}
+
+    def finish_step(self, step: int, steps: int, engine: Engine, line: dict[str, Any], state: dict[str, Any]) -> None:
+        """Report a step (from 1), keep the best model, checkpoint when due or when asked to stop.
+
+        `state` is the stage's own, for `restore`. Raises Interrupted after the checkpoint.
+        """
+        for name in self.tokens:
+            self.tokens[name] += line["tokens"][name]
+        self.run.metrics({"stage": self.stage.name, "type": self.stage_type, "step": step, "steps": steps, **line})
+        self._keep_best(step, line.get("validation"))
+        if step == steps:
+            return
+        if step % self.stage.save_every == 0 or self.stop.cause:
+            self._checkpoint(step, engine, state)
+        if self.stop.cause:
+            self.run.event("interrupted", stage=self.stage.name, step=step, cause=self.stop.cause)
+            raise Interrupted(
+                f"stopped by {self.stop.cause} after step {step} of {steps} of {self.stage.name}",
+                remedy=f"Go on with: sharpen run --resume {self.run.path}",
+            )
+
+    def pause(self, step: int, engine: Engine, cause: str, state: dict[str, Any]) -> None:
+        """Checkpoint what is done and note why the run cannot go on."""
+        if step:
+            self._checkpoint(step, engine, state)
+        self.run.event("paused", stage=self.stage.name, step=step, cause=cause)
+
+    def finish(self, engine: Engine) -> None:
+        """Publish the stage's model; from then on the stage is done."""
+        with publish(self.run.path / "models" / self.stage.name, self._facts()) as aside:
+            save(self.loaded.model, self.loaded.tokenizer, aside, self.loaded.dtype)
+
+    @property
+    def stage_type(self) -> str:
+        """`sft` or `rft`."""
+        return str(getattr(self.stage, "type"))  # noqa: B009 - each stage has its own literal
+
+    def _keep_best(self, step: int, validation: dict[str, float] | None) -> None:
+        if not validation:
+            return
+        score = validation["reward"] if "reward" in validation else -validation["loss"]
+        if self.best is not None and score <= self.best:
+            return
+        self.best = score
+        with publish(self.folder / "best", {"step": step, "validation": validation}) as aside:
+            save(self.loaded.model, self.loaded.tokenizer, aside, self.loaded.dtype)
+
+    def _checkpoint(self, step: int, engine: Engine, state: dict[str, Any]) -> None:
+        shared = {"best": self.best, "tokens": self.tokens, "seconds": self._seconds(), "stage": state}
+        saved = checkpoint.write(self.folder / "checkpoints", step, engine, self.loaded, shared, self._facts())
+        self.run.event("checkpoint", stage=self.stage.name, step=step, path=str(saved.path.relative_to(self.run.path)))
+
+    def _seconds(self) -> float:
+        return self.seconds + time.monotonic() - self._since
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "metrics_offset": self.run.offset(),
+            "stage": self.stage.name,
+            "seconds": round(self._seconds(), 3),
+            "tokens": self.tokens,
+        }
+
+    def _start_offset(self) -> int:
+        """Where the metrics of this stage begin: behind those of the stages before it."""
+        path = self.run.path / "metrics.jsonl"
+        if not path.exists():
+            return 0
+        offset = 0
+        for line in path.read_bytes().splitlines(keepends=True):
+            if not line.endswith(b"\n") or json.loads(line)["stage"] == self.stage.name:
+                break
+            offset += len(line)
+        return offset

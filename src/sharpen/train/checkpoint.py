@@ -1,0 +1,57 @@
+"""Checkpoints of a stage: whole or absent, verified before use, the newest good one wins."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sharpen.errors import CheckpointError
+from sharpen.models.load import Loaded, save
+from sharpen.runs.manifest import publish, verify
+from sharpen.train.engine import Engine
+from sharpen.types import Checkpoint
+
+KEPT = 2
+"""The newest so many are kept: should the last one prove damaged, the one before serves."""
+
+
+class Restored(NamedTuple):
+    """What a resumed stage goes on from."""
+
+    checkpoint: Checkpoint
+    state: dict[str, Any]
+    manifest: dict[str, Any]
+
+
+def write(
+    folder: Path, step: int, engine: Engine, loaded: Loaded, state: dict[str, Any], facts: dict[str, Any]
+) -> Checkpoint:
+    """Write `folder`/step-00040: the model as transformers saves it, and all that training needs to go on."""
+    path = folder / f"step-{step:05d}"
+    with publish(path, {"step": step, **facts}) as aside:
+        save(loaded.model, loaded.tokenizer, aside, loaded.dtype)
+        engine.save_state(aside)
+        (aside / "state.json").write_text(json.dumps({"engine": engine.state(), **state}))
+    for outdated in _steps(folder)[:-KEPT]:
+        shutil.rmtree(outdated)
+    return Checkpoint(path, step)
+
+
+def newest(folder: Path) -> Iterator[Restored | CheckpointError]:
+    """From the newest down: the first good checkpoint, preceded by the error of each damaged one."""
+    for path in reversed(_steps(folder)):
+        try:
+            manifest = verify(path)
+        except CheckpointError as error:
+            yield error
+            continue
+        state = json.loads((path / "state.json").read_text())
+        yield Restored(Checkpoint(path, manifest["step"]), state, manifest)
+        return
+
+
+def _steps(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"))

@@ -1,0 +1,164 @@
+"""What may be loaded, what is refused and why, and what a loaded model knows of itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sharpen.errors import ModelError
+from sharpen.models.load import compute_dtype, load, resolve
+from tests.tiny import ARCHITECTURES, tiny_model
+
+
+def edit(path: Path, **changes: Any) -> None:
+    """Set keys of a JSON file; None removes one."""
+    content = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+def only_pickles(folder: Path) -> None:
+    torch.save({"anything": torch.zeros(1)}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def damaged(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def a_tensor_short(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def without_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+
+
+def a_longer_tokenizer(folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([f"<extra {number}>" for number in range(40)])
+    tokenizer.save_pretrained(folder)
+
+
+def config(**changes: Any) -> Callable[[Path], None]:
+    return lambda folder: edit(folder / "config.json", **changes)
+
+
+REFUSED: list[tuple[Callable[[Path], None], str]] = [
+    (only_pickles, "pickled weights can run code when opened.*pytorch_model.bin"),
+    (lambda folder: (folder / "model.safetensors").unlink(), "no safetensors"),
+    (lambda folder: (folder / "config.json").unlink(), r"config\.json is missing"),
+    (lambda folder: (folder / "config.json").rename(folder / "adapter_config.json"), "an adapter"),
+    (lambda folder: (folder / "config.json").write_text("{"), "not valid JSON"),
+    (config(auto_map={"AutoModelForCausalLM": "code.Model"}), "its own Python code"),
+    (lambda folder: edit(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["c.T", None]}), "own Python code"),
+    (config(quantization_config={"quant_method": "gptq"}), "quantised.*gptq"),
+    (config(architectures=["BertForSequenceClassification"]), "not a causal language model"),
+    (config(final_logit_softcapping=30.0), "caps its logits.*30.0"),
+    (config(logit_scale=0.0625), "scales its logits"),
+    (config(model_type="from_the_future"), "cannot be loaded"),
+    (damaged, "cannot be loaded"),
+    (a_tensor_short, "weights are missing.*up_proj"),
+    (without_template, "no chat template"),
+    (lambda folder: (folder / "chat_template.jinja").write_text("{{ raise_exception('no') }}"), "template fails"),
+    (a_longer_tokenizer, "more tokens than the model has embeddings"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "reason"), REFUSED, ids=[reason[:24] for _, reason in REFUSED])
+def test_what_cannot_be_trusted_or_read_is_refused_with_the_reason(
+    tmp_path: Path, spoil: Callable[[Path], None], reason: str
+) -> None:
+    folder = tiny_model(tmp_path / "model")
+    spoil(folder)
+    with pytest.raises(ModelError, match=reason) as caught:
+        load(folder, torch.float32)
+    assert caught.value.remedy
+
+
+def test_an_architecture_that_leaks_between_packed_sequences_is_refused(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, MambaConfig
+
+    folder = tiny_model(tmp_path / "model")
+    shape = MambaConfig(vocab_size=128, hidden_size=32, num_hidden_layers=2, state_size=4)
+    AutoModelForCausalLM.from_config(shape).save_pretrained(folder)
+    with pytest.raises(ModelError, match="mamba|cannot be loaded"):
+        load(folder, torch.float32)
+
+
+def test_a_head_with_a_bias_is_refused(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, PhiConfig
+
+    folder = tiny_model(tmp_path / "model")
+    shape = PhiConfig(vocab_size=128, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+    model: Any = AutoModelForCausalLM.from_config(shape)
+    torch.nn.init.normal_(model.lm_head.bias)
+    model.save_pretrained(folder)
+    with pytest.raises(ModelError, match="logits in another way"):
+        load(folder, torch.float32)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_named_architecture_loads_in_bfloat16(tmp_path: Path, architecture: str) -> None:
+    loaded = load(tiny_model(tmp_path, architecture), torch.bfloat16)
+    assert loaded.model.lm_head.weight.dtype == torch.bfloat16
+    assert not loaded.model.training
+
+
+def test_a_hub_id_is_fetched_at_its_revision_without_pickles_or_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def fake(repo: str, **options: Any) -> str:
+        asked.update(options, repo=repo)
+        return str(tiny_model(tmp_path))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fake)
+    assert resolve("some-lab/some.model@v1.0") == tmp_path
+    assert (asked["repo"], asked["revision"]) == ("some-lab/some.model", "v1.0")
+    assert not any(pattern.endswith((".bin", ".pt", ".py", "*")) for pattern in asked["allow_patterns"])
+
+
+def test_a_hub_that_cannot_be_reached_is_told_with_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match="offline, name a folder"):
+        resolve("some-lab/some-model")
+
+
+def test_a_misspelt_alias_gets_a_suggestion() -> None:
+    with pytest.raises(ModelError, match="Did you mean 'smollm2-135m-instruct'"):
+        resolve("smollm-135m-instruct")
+
+
+def test_an_answer_stops_at_every_end_token_and_at_the_end_of_its_turn(tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path)
+    edit(folder / "generation_config.json", eos_token_id=[0])
+    edit(folder / "tokenizer_config.json", eos_token="<|unk|>")
+    assert load(folder, torch.float32).stop == {0, 2, 3}  # the config's, the turn's <|im_end|>, the tokenizer's
+
+
+def test_an_end_of_turn_that_is_plain_text_is_no_stop_token(tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path)
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
+    edit(folder / "generation_config.json", eos_token_id=0)
+    assert load(folder, torch.float32).stop == {0, 2}
+
+
+def test_the_compute_type_is_the_one_asked_for_or_what_the_hardware_has() -> None:
+    assert compute_dtype("float32") == torch.float32
+    assert compute_dtype("bfloat16") == torch.bfloat16
+    assert compute_dtype("auto") in (torch.float32, torch.bfloat16)
+    assert compute_dtype("auto", "mps") == torch.float32
