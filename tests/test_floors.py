@@ -56,7 +56,8 @@ def imports(tree: ast.AST) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, "imports are written in full"
             base = node.module or ""
-            found |= {name if (name := f"{base}.{alias.name}") in MODULES else base for alias in node.names}
+            names = [alias.name for alias in node.names if not alias.name.startswith("__")]  # __version__ is no module
+            found |= {module if (module := f"{base}.{name}") in MODULES else base for name in names}
     return {name for name in found if name in MODULES}
 
 

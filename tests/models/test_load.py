@@ -62,7 +62,10 @@ REFUSED: list[tuple[Callable[[Path], None], str]] = [
     (lambda folder: (folder / "config.json").rename(folder / "adapter_config.json"), "an adapter"),
     (lambda folder: (folder / "config.json").write_text("{"), "not valid JSON"),
     (config(auto_map={"AutoModelForCausalLM": "code.Model"}), "its own Python code"),
-    (lambda folder: edit(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["c.T", None]}), "own Python code"),
+    (
+        lambda folder: edit(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["c.T", None]}),
+        "own Python code",
+    ),
     (config(quantization_config={"quant_method": "gptq"}), "quantised.*gptq"),
     (config(architectures=["BertForSequenceClassification"]), "not a causal language model"),
     (config(final_logit_softcapping=30.0), "caps its logits.*30.0"),

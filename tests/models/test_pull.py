@@ -122,5 +122,7 @@ def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_listing_models_imports_no_torch() -> None:
-    code = "import sys; from sharpen.models import folder, registry; registry.listing(); assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from sharpen.models import folder, registry; registry.listing(); assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": "src"})

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
 
 from sharpen.errors import ModelError
-from sharpen.models.attention import Packed, Span, layout, register
+from sharpen.models.attention import NAME, register
 from sharpen.models.folder import resolve
-from sharpen.models.head import logits
 from sharpen.models.precision import widen_stream
+from sharpen.models.proof import brief, prove, unsupported
 from sharpen.models.quiet import quiet
 from sharpen.models.save import save
 
@@ -60,18 +59,18 @@ def load(name_or_path: str | Path, dtype: torch.dtype) -> Loaded:
     """The model of that alias, folder or hub id.
 
     Raises ModelError when it cannot be found, trusted or read, has no chat template, or computes in a
-    way our attention and head do not: packed sequences are shown not to leak before anything trains.
+    way our attention and head do not, which is tried out before anything trains.
     """
     path = resolve(str(name_or_path))
     with quiet():
         tokenizer = _tokenizer(path)
         model = _model(path, dtype)
-    _check_vocabulary(model, tokenizer)
-    stop = stop_tokens(model, tokenizer)
-    _keep_token_ids_only(model, stop)
-    if dtype == torch.bfloat16:
-        widen_stream(model)
-    _prove(model, dtype)
+        _check_vocabulary(model, tokenizer)
+        stop = stop_tokens(model, tokenizer)
+        _keep_token_ids_only(model, stop)
+        if dtype == torch.bfloat16:
+            widen_stream(model)
+        prove(model, dtype)
     return Loaded(model, tokenizer, path, stop, dtype)
 
 
@@ -82,7 +81,7 @@ def _tokenizer(path: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # a foreign boundary: tokenizers raises bare Exception
         raise ModelError(
-            f"the tokenizer cannot be read: {_brief(error)}", value=str(path), remedy="Fetch the model again"
+            f"the tokenizer cannot be read: {brief(error)}", value=str(path), remedy="Fetch the model again"
         ) from error
     if not tokenizer.chat_template:
         raise ModelError(
@@ -107,8 +106,10 @@ def _model(path: Path, dtype: torch.dtype) -> Any:
             output_loading_info=True,
         )
     except Exception as error:  # a foreign boundary: safetensors, JSON, shapes, unknown architectures
+        if error.args == (NAME,):
+            raise unsupported("does not let its attention be replaced", str(path)) from error
         raise ModelError(
-            f"the model cannot be loaded: {_brief(error)}",
+            f"the model cannot be loaded: {brief(error)}",
             value=str(path),
             remedy="If files are damaged, fetch it again; if the architecture is unknown, transformers may be too old",
         ) from error
@@ -153,7 +154,7 @@ def _turn_end(tokenizer: Any) -> int | None:
         text: str = tokenizer.apply_chat_template(messages, tokenize=False)
     except Exception as error:  # a foreign boundary: templates are programs
         raise ModelError(
-            f"the chat template fails on a question and an answer: {_brief(error)}", remedy="Mend chat_template.jinja"
+            f"the chat template fails on a question and an answer: {brief(error)}", remedy="Mend chat_template.jinja"
         ) from error
     after = tokenizer.encode(text.rpartition(_ANSWER)[2], add_special_tokens=False)
     special = {token for token, entry in tokenizer.added_tokens_decoder.items() if entry.special}
@@ -168,54 +169,3 @@ def _keep_token_ids_only(model: Any, stop: frozenset[int]) -> None:
     pad = old.pad_token_id if old.pad_token_id is not None else min(stop)
     kept = GenerationConfig(bos_token_id=old.bos_token_id, eos_token_id=sorted(stop), pad_token_id=pad)
     model.generation_config = kept
-
-
-@torch.no_grad()
-def _prove(model: Any, dtype: torch.dtype) -> None:
-    """Raise ModelError unless a sequence computes the same alone and packed, and our head gives the model's logits.
-
-    That catches what no list of architectures would: state-space layers, biased or scaled heads, attention of
-    a model's own.
-    """
-    tolerance = 1e-3 if dtype == torch.float32 else 0.1
-    tokens = torch.arange(16) % model.config.get_text_config().vocab_size
-    first, second = Span(0, 7), Span(7, 9)
-    try:
-        packed = _hidden(model, tokens, [first, second])[7:]
-        alone = _hidden(model, tokens[7:], [Span(0, 9)])
-        ours = logits(alone, model.lm_head.weight)
-        with layout(Packed([Span(0, 9)])):
-            theirs = model(input_ids=tokens[None, 7:], position_ids=torch.arange(9)[None], use_cache=False).logits[0]
-    except ModelError:
-        raise
-    except Exception as error:  # a foreign boundary: any architecture's code
-        raise _unsupported(model, f"fails on packed sequences in {dtype}: {_brief(error)}") from error
-    if not _close(packed, alone, tolerance):
-        raise _unsupported(model, "lets packed sequences see one another")
-    if not isinstance(model.lm_head, nn.Linear) or not _close(ours, theirs.float(), tolerance):
-        raise _unsupported(model, "makes logits in another way than hidden · lm_head")
-
-
-def _hidden(model: Any, tokens: Tensor, spans: list[Span]) -> Tensor:
-    positions = torch.cat([torch.arange(span.length) for span in spans])
-    with layout(Packed(spans)):
-        output = model.base_model(input_ids=tokens[None], position_ids=positions[None], use_cache=False)
-    hidden: Tensor = output.last_hidden_state[0]
-    return hidden
-
-
-def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
-    return bool((one - other).abs().max() <= tolerance * other.abs().max())
-
-
-def _unsupported(model: Any, why: str) -> ModelError:
-    return ModelError(
-        f"this architecture is not supported yet: it {why}",
-        value=model.config.model_type,
-        remedy="Use a Llama-, Qwen-, Mistral- or Gemma-3-like model; if only bfloat16 fails, set dtype: float32",
-    )
-
-
-def _brief(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__

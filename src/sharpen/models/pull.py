@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
+import io
 import json
 import shutil
 import subprocess
@@ -117,7 +119,7 @@ def convert(gguf: Path, folder: Path) -> None:
     from sharpen.models.quiet import quiet
     from sharpen.models.save import save
 
-    with quiet():
+    with quiet(), contextlib.redirect_stderr(io.StringIO()):  # transformers' GGUF reader has a bar of its own
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model: Any = AutoModelForCausalLM.from_pretrained(
             gguf.parent,

@@ -127,8 +127,8 @@ class _Batch:
 
     def _hidden(self, tokens: Tensor, positions: Tensor) -> Tensor:
         base = self.sampler.model.base_model
-        output = base(input_ids=tokens, position_ids=positions, use_cache=False)
-        return output.last_hidden_state
+        output: Tensor = base(input_ids=tokens, position_ids=positions, use_cache=False).last_hidden_state
+        return output
 
     def _record(self, running: Tensor, tokens: Tensor, logprobs: Tensor) -> Tensor:
         """Append to each row unless it has stopped; returns which rows (R,) go on."""

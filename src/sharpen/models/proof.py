@@ -1,0 +1,91 @@
+"""Show, before anything trains, that a model computes on our attention and head what it computes by itself.
+
+Sixteen tokens catch what no list of architectures would: state-space layers, attention of a model's own, biased or
+scaled heads, caches of another shape, layers that cannot compute in bfloat16.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sharpen.errors import ModelError
+from sharpen.models.attention import Cache, Layout, Packed, Prefill, Span, layout
+from sharpen.models.head import logits
+
+_FIRST, _SECOND = 7, 9  # tokens of two sequences
+
+
+@torch.no_grad()
+def prove(model: Any, dtype: torch.dtype) -> None:
+    """Raise ModelError unless a sequence computes the same alone, packed and cached, and our head gives its logits."""
+    text = model.config.get_text_config()
+    tokens = torch.arange(_FIRST + _SECOND) % text.vocab_size
+    second = tokens[_FIRST:]
+    try:
+        alone = _hidden(model, second, Packed([Span(0, _SECOND)]))
+        packed = _hidden(model, tokens, Packed([Span(0, _FIRST), Span(_FIRST, _SECOND)]), _FIRST)[_FIRST:]
+        cached = _cached(model, second, text.num_hidden_layers)
+        ours = logits(alone, model.lm_head.weight)
+        with layout(Packed([Span(0, _SECOND)])):
+            theirs = model(input_ids=second[None], position_ids=_positions(second), use_cache=False).logits[0]
+    except ModelError:
+        raise
+    except Exception as error:  # a foreign boundary: any architecture's code
+        raise unsupported(f"fails in {str(dtype).removeprefix('torch.')}: {brief(error)}", text.model_type) from error
+    if not alone.isfinite().all():
+        raise ModelError(
+            "the model computes numbers that are not finite",
+            value=model.name_or_path,
+            remedy="Fetch the model again; if it stays so, its weights do not fit the compute type: set dtype: float32",
+        )
+    tolerance = 1e-3 if dtype == torch.float32 else 0.1
+    for what, one, other in (
+        ("lets packed sequences see one another", packed, alone),
+        ("remembers more than keys and values", cached, alone[-1:]),
+        ("makes logits in another way than hidden · lm_head", theirs.float(), ours),
+    ):
+        if not (one - other).abs().max() <= tolerance * other.abs().max():
+            raise unsupported(what, text.model_type)
+
+
+def unsupported(why: str, value: str) -> ModelError:
+    """The error for an architecture that is not built."""
+    return ModelError(
+        f"this architecture is not supported yet: it {why}",
+        value=value,
+        remedy="Use a Llama-, Qwen-, Mistral- or Gemma-3-like model; if only bfloat16 fails, set dtype: float32",
+    )
+
+
+def brief(error: Exception) -> str:
+    """The first line of a foreign error."""
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__
+
+
+def _hidden(model: Any, tokens: Tensor, how: Layout, split: int = 0) -> Tensor:
+    """The last layer's output (T, width); positions start anew at `split`."""
+    positions = torch.cat([_positions(tokens[:split]), _positions(tokens[split:])], 1)
+    return _forward(model, tokens, positions, how)
+
+
+def _cached(model: Any, tokens: Tensor, layers: int) -> Tensor:
+    """The same for the last token, after a prefill of those before it."""
+    prompt = len(tokens) - 1
+    cache = Cache(layers, torch.zeros(1, dtype=torch.long), prompt, len(tokens))
+    _hidden(model, tokens[:-1], Prefill(Packed([Span(0, prompt)]), cache, [(0, 1)]))
+    return _forward(model, tokens[-1:], torch.tensor([[prompt]]), cache)
+
+
+def _forward(model: Any, tokens: Tensor, positions: Tensor, how: Layout) -> Tensor:
+    with layout(how):
+        output = model.base_model(input_ids=tokens[None], position_ids=positions, use_cache=False)
+    hidden: Tensor = output.last_hidden_state[0]
+    return hidden
+
+
+def _positions(tokens: Tensor) -> Tensor:
+    return torch.arange(len(tokens))[None]

@@ -1,0 +1,33 @@
+"""A sampler without a model, for tests: it answers what it is told to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sharpen.rollout.base import Params, Request
+from sharpen.types import Segment
+
+
+class FakeSampler:
+    """Answers each request with the tokens that `answer(request)` gives, at log-probability -1 each."""
+
+    def __init__(self, answer: Callable[[Request], Sequence[int]]) -> None:
+        self.answer = answer
+        self.version = 0
+        self.requests: list[Request] = []
+
+    async def sample(
+        self, requests: Sequence[Request], params: Params, progress: Callable[[int], None] | None = None
+    ) -> list[Segment]:
+        """One segment a request, in order, cut at `max_tokens`."""
+        self.requests += requests
+        return [self._segment(request, tuple(self.answer(request))[: params.max_tokens]) for request in requests]
+
+    def _segment(self, request: Request, made: tuple[int, ...]) -> Segment:
+        prompt = request.prompt
+        return Segment(
+            tokens=prompt + made,
+            mask=(False,) * len(prompt) + (True,) * len(made),
+            logprobs=(0.0,) * len(prompt) + (-1.0,) * len(made),
+            version=self.version,
+        )
