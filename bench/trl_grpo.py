@@ -13,11 +13,9 @@ import argparse
 import itertools
 import json
 import os
-import resource
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,6 +30,7 @@ import datasets
 import torch
 import transformers
 import trl
+from memory import Watch  # this folder is the script's own import path
 
 BUSY = 0.5  # a load average above this disturbs the timing on two cores
 
@@ -82,38 +81,6 @@ def read_prompts(path: Path, count: int) -> list[list[dict[str, str]]]:
     if not prompts:
         sys.exit(f"{path} holds no prompts")
     return list(itertools.islice(itertools.cycle(prompts), count))
-
-
-class MemoryPeak(threading.Thread):
-    """The largest proportional set size of this process and its descendants, looked at once a second."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.bytes = 0
-        self._finished = threading.Event()
-
-    def run(self) -> None:
-        while not self._finished.wait(1.0):  # rarer than this misses peaks, more often slows the work down
-            self.sample()
-
-    def sample(self) -> None:
-        self.bytes = max(self.bytes, tree_bytes(os.getpid()))
-
-    def stop(self) -> None:
-        self._finished.set()
-        self.join()
-        self.sample()
-
-
-def tree_bytes(pid: int) -> int:
-    """Proportional set size of a process and its descendants; one that has just ended counts nothing."""
-    try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        children = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    own = next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
-    return own + sum(tree_bytes(int(child)) for child in itertools.chain(*children))
 
 
 @dataclass(frozen=True)
@@ -277,7 +244,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     load = os.getloadavg()
     if load[0] > BUSY:
         print(f"the machine is busy (load {load[0]:.2f}): these times are not a measurement", file=sys.stderr)
-    memory = MemoryPeak()
+    memory = Watch()
     memory.start()
     steps = Steps(REWARDS[args.reward], args.completions)
     with tempfile.TemporaryDirectory() as scratch:
@@ -303,10 +270,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "median": statistics.median(seconds),
         "sampling_seconds_per_step": sampling,
         "training_seconds_per_step": [total - part for total, part in zip(seconds, sampling, strict=True)],
-        "peak_memory_bytes": {
-            "max_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            "proportional_tree": memory.bytes,
-        },
+        "peak_memory_bytes": memory.peaks(),
         "tokens_generated_per_step": [sum(step) for step in lengths],
         "mean_completion_length": statistics.mean(flat),
         "completions_ended_by_eos_per_step": steps.ended_by_eos[kept],

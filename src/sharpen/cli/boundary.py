@@ -54,10 +54,10 @@ def _run_dir(options: Namespace) -> Path | None:
 
 
 def _complain(error: SharpenError, folder: Path | None) -> None:
-    text = str(error)
-    if folder is not None and isinstance(error, GOES_ON) and "--resume" not in text:
-        text += f"{'' if text.endswith('.') else '.'}\nGo on with: {resume_command(folder)}"
-    print("stopped:" if isinstance(error, Interrupted) else _red("error:"), text, file=sys.stderr)
+    text = str(error) if isinstance(error, Interrupted) else f"{_red('error:')} {error}"
+    if folder is not None and isinstance(error, GOES_ON) and resume_command(folder) not in text:
+        text += f"\nGo on with: {resume_command(folder)}"
+    print(text, file=sys.stderr)
 
 
 def _confess(error: Exception, folder: Path | None) -> int:

@@ -30,7 +30,7 @@ from sharpen.runs.observer import Observer
 QUIET = ("started", "stage_started", "stage_finished", "finished", "failed")
 """Events that the picture shows by itself, and the one that an error message follows."""
 
-STYLES = {"alert": "yellow", "paused": "yellow", "interrupted": "yellow"}
+STYLES = {"evaluated": "bold", "alert": "yellow", "paused": "yellow", "interrupted": "yellow"}
 
 
 class Live(Observer):
@@ -90,7 +90,7 @@ class Live(Observer):
         grid = Table.grid(padding=(0, 1), expand=True)
         for ratio in (None, None, 1, None, None, None, None, None):
             grid.add_column(ratio=ratio, no_wrap=True)
-        curve = min(RECENT, max(0, self._console.width - 80))
+        curve = min(RECENT, max(8, self._console.width - 80))
         for stage in tuple(self._track.stages.values()):
             grid.add_row(*self._stage(stage, curve))
         return grid
@@ -107,10 +107,10 @@ class Live(Observer):
         return (
             mark,
             Text(stage.name, "bold" if running else "" if stage.done else "dim"),
-            ProgressBar(total=stage.steps or 1, completed=stage.step),
+            _bar(stage.step, stage.steps or 1),
             Text(f"{stage.step}/{stage.steps}" if stage.steps else ""),
             Text.assemble(f"{name} ", (plain(value), "bold")) if value is not None else Text(),
-            Text(sparkline(tuple(stage.curve)[-curve:] if curve else ()), "cyan"),
+            Text(sparkline(tuple(stage.curve)[-curve:]), "cyan"),
             Text(f"{count(rate)} tok/s" if rate else "", "dim"),
             Text(end),
         )
@@ -130,3 +130,7 @@ class Live(Observer):
         grid.add_row(Text("answer", "dim"), Text(answer, "green" if good else ""))
         grid.add_row(Text("reward", "dim"), Text.assemble((got, "bold"), (f"   {stage}, step {step}", "dim")))
         return grid
+
+
+def _bar(done: int, total: int, width: int | None = None) -> ProgressBar:
+    return ProgressBar(total=total, completed=done, width=width, complete_style="cyan", finished_style="green")

@@ -16,6 +16,7 @@ __all__ = ["Plain", "Plan", "watching"]
 
 SECONDS_BETWEEN_STEPS = 2.0
 SECONDS_BETWEEN_PARTS = 5.0
+SECONDS_BETWEEN_SAMPLES = 10.0
 STEPS_BETWEEN_SAMPLES = 5
 
 
@@ -38,7 +39,8 @@ class Plain(Observer):
         self._track = Track(plan)
         self._file: TextIO | None = file
         self._clock = clock
-        self._last_step = self._last_line = clock() - SECONDS_BETWEEN_STEPS
+        self._last_step = self._last_line = clock()
+        self._last_sample = clock() - SECONDS_BETWEEN_SAMPLES
         self._shown: set[str] = set()
         self._next_sample = 1
 
@@ -59,8 +61,9 @@ class Plain(Observer):
 
     def rollout(self, line: Mapping[str, Any]) -> None:
         step = self._track.rollout(line)
-        if step >= self._next_sample:
-            self._next_sample = step + STEPS_BETWEEN_SAMPLES
+        now = self._clock()
+        if step >= self._next_sample and now - self._last_sample >= SECONDS_BETWEEN_SAMPLES:
+            self._next_sample, self._last_sample = step + STEPS_BETWEEN_SAMPLES, now
             prompt, answer, got = sample_lines(line)
             self._say(f"    prompt  {prompt}\n    answer  {answer}\n    reward  {got}")
 

@@ -50,8 +50,8 @@ def results(summary: Record) -> None:
         )
         console.print(_table([_row(*row) for row in rows if row[1]], len(COLUMNS)))
         for model, result, _ in rows:
-            for said in _drawn(result):
-                console.print(f"  {label(model)}: {said}")
+            if drawn := "   ".join(_drawn(result)):
+                console.print(f"  {label(model)}: {drawn}")
     if names and summary.get("stages"):
         console.print(Text(LEGEND, "dim"))
         console.print()
@@ -62,8 +62,8 @@ def scores(model: str, result: Record) -> None:
     console = _console()
     console.print(Text(f"\n{plain(finite(result, 'n') or 0)} problems, greedy answers"))
     console.print(_table([_row(model, result, None)], 4))
-    for said in _drawn(result):
-        console.print(f"  {said}")
+    if drawn := "   ".join(_drawn(result)):
+        console.print(f"  {drawn}")
 
 
 def _console() -> Console:
@@ -114,4 +114,4 @@ def _drawn(result: Record) -> Iterator[str]:
     for key, name in (("avg_at_k", "avg"), ("pass_at_k", "pass")):
         found = at(result, key)
         if found:
-            yield f"{name}@{found['k']}  {show(finite(found, 'score'), 'share')}  {_interval(found)}"
+            yield f"{name}@{found['k']} {show(finite(found, 'score'), 'share')} {_interval(found)}"

@@ -150,6 +150,8 @@ def event_line(event: Record) -> str:
     stage, step = text_of(event.get("stage")), finite(event, "step")
     place = f"{stage}{f', step {plain(step)}' if step is not None else ''}"
     match kind := str(event.get("event")):
+        case "started":
+            return f"{event.get('model')}: {', '.join(map(str, event.get('stages') or ())) or 'no stages'}"
         case "stage_started":
             return f"stage {stage}"
         case "stage_finished":
@@ -162,8 +164,8 @@ def event_line(event: Record) -> str:
             gap, peak = finite(event, "logprob_gap_mean") or 0.0, finite(event, "logprob_gap_max") or 0.0
             return f"sampler against trainer: log-probabilities differ by {gap:.4f} on average, {peak:.4f} at most"
         case "held_out_checked":
-            dropped = {name: number for name, number in (at(event, "dropped") or {}).items() if number}
-            return f"held-out problems left out, as training has them: {named(dropped) if dropped else 'none'}"
+            dropped = [f"{number} of {name}" for name, number in (at(event, "dropped") or {}).items() if number]
+            return f"held-out problems left out, as training has them: {', '.join(dropped) or 'none'}"
     rest = {key: value for key, value in event.items() if key not in ("time", "event", "stage", "step", "kind")}
     said = text_of(rest.get("message") or rest.get("cause")) or named(rest)
     return clean(": ".join(part for part in (f"{kind.replace('_', ' ')} {place}".strip(), said) if part))
@@ -213,5 +215,5 @@ def _part(name: str, value: float | None) -> str:
     if value is None:
         return ""
     if name in ("tokens/s", "s/step"):
-        return f"{count(value) if name == 'tokens/s' else f'{value:.1f}'} {name}"
+        return f"{count(value) if name == 'tokens/s' else plain(value)} {name}"
     return f"{name} {plain(value)}"

@@ -1,7 +1,7 @@
 """Show, before anything trains, that a model computes on our attention and head what it computes by itself.
 
-Sixteen tokens catch what no list of architectures would: state-space layers, attention of a model's own, biased or
-scaled heads, caches of another shape, layers that cannot compute in bfloat16.
+Sixteen tokens catch what no list of architectures would: layers that mix tokens without attention, attention of a
+model's own, biased or scaled heads, caches of another shape, layers that cannot compute in bfloat16.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ def prove(model: Any, dtype: torch.dtype) -> None:
     text = model.config.get_text_config()
     tokens = torch.arange(_FIRST + _SECOND) % text.vocab_size
     second = tokens[_FIRST:]
+    seen = _Seen(Packed([Span(0, _SECOND)]))
     try:
-        alone = _hidden(model, second, Packed([Span(0, _SECOND)]))
+        alone = _hidden(model, second, seen)
         packed = _hidden(model, tokens, Packed([Span(0, _FIRST), Span(_FIRST, _SECOND)]), _FIRST)[_FIRST:]
         cached = _cached(model, second, text.num_hidden_layers)
         ours = logits(alone, model.lm_head.weight)
@@ -35,6 +36,8 @@ def prove(model: Any, dtype: torch.dtype) -> None:
         raise
     except Exception as error:  # a foreign boundary: any architecture's code
         raise unsupported(f"fails in {str(dtype).removeprefix('torch.')}: {brief(error)}", text.model_type) from error
+    if seen.layers != set(range(text.num_hidden_layers)):
+        raise unsupported("has layers that mix tokens without attention, or attention of its own", text.model_type)
     if not alone.isfinite().all():
         raise ModelError(
             "the model computes numbers that are not finite",
@@ -44,7 +47,7 @@ def prove(model: Any, dtype: torch.dtype) -> None:
     tolerance = 1e-3 if dtype == torch.float32 else 0.1
     for what, one, other in (
         ("lets packed sequences see one another", packed, alone),
-        ("remembers more than keys and values", cached, alone[-1:]),
+        ("does not decode from cached keys and values", cached, alone[-1:]),
         ("makes logits in another way than hidden · lm_head", theirs.float(), ours),
     ):
         if not (one - other).abs().max() <= tolerance * other.abs().max():
@@ -64,6 +67,18 @@ def brief(error: Exception) -> str:
     """The first line of a foreign error."""
     text = str(error).strip()
     return text.splitlines()[0][:200] if text else type(error).__name__
+
+
+class _Seen:
+    """A layout, and which layers asked it."""
+
+    def __init__(self, of: Layout) -> None:
+        self.of = of
+        self.layers: set[int] = set()
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+        self.layers.add(layer)
+        return self.of.attend(layer, query, key, value, scale, window)
 
 
 def _hidden(model: Any, tokens: Tensor, how: Layout, split: int = 0) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -21,12 +22,20 @@ class RunDir:
     def __init__(self, path: Path, observer: Observer | None = None) -> None:
         self.path = path
         self.observer = observer or Observer()
+        self.last_event = ""
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> RunDir:
-        """Take the directory. Raises RunError when another process holds it."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = (self.path / ".lock").open("a+")
+        """Take the directory. Raises RunError when another process holds it, or when it cannot be written."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("a+")
+        except OSError as error:
+            raise RunError(
+                f"the run directory cannot be written: {error.strerror}",
+                value=str(self.path),
+                remedy="Choose another --out",
+            ) from error
         try:
             _take(lock)
         except OSError as error:
@@ -51,12 +60,14 @@ class RunDir:
 
     def event(self, event: str, **fields: Any) -> None:
         """Append to events.jsonl."""
-        line = {"time": round(time.time(), 3), "event": event, **fields}
+        line = _finite({"time": round(time.time(), 3), "event": event, **fields})
         append(self.path / "events.jsonl", [line])
+        self.last_event = event
         self.observer.event(line)
 
     def metrics(self, line: Line) -> None:
-        """Append to metrics.jsonl."""
+        """Append to metrics.jsonl; a number that is not finite becomes null."""
+        line = _finite(line)
         append(self.path / "metrics.jsonl", [line])
         self.observer.metrics(line)
 
@@ -66,15 +77,22 @@ class RunDir:
         self.observer.rollout(lines[step % len(lines)])
 
     def offset(self) -> int:
-        """The present length of metrics.jsonl, in bytes: what a resume cuts it back to."""
+        """The present length of metrics.jsonl, in bytes, all of them on disk."""
         path = self.path / "metrics.jsonl"
-        return path.stat().st_size if path.exists() else 0
+        if not path.exists():
+            return 0
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            return file.seek(0, os.SEEK_END)
 
-    def rewind(self, offset: int, stage: str, step: int) -> None:
-        """Forget the metrics past `offset` and the rollouts of `stage` after `step`."""
+    def rewind(self, stage: str, step: int) -> None:
+        """Forget all metrics from the first of `stage` past `step` on, and its rollouts past `step`.
+
+        Found by content, not by a noted offset: a stage that is done over writes other times, so other lengths.
+        """
         metrics = self.path / "metrics.jsonl"
         if metrics.exists():
-            os.truncate(metrics, offset)
+            os.truncate(metrics, _length_until(metrics, stage, step))
         for path in (self.path / "rollouts" / stage).glob("step-*.jsonl"):
             if int(path.stem.removeprefix("step-")) > step:
                 path.unlink()
@@ -88,7 +106,7 @@ class Journal:
         self._known = {tuple(line["key"]): line["grade"] for line in read_lines(path)}
 
     def get(self, key: tuple[int | str, ...]) -> dict[str, Any] | None:
-        """The grade noted under a key (stage, step, example, sample), if there is one."""
+        """The grade noted under a key (step, place of the example, sample, what was graded), if there is one."""
         return self._known.get(key)
 
     def note(self, entries: Mapping[tuple[int | str, ...], dict[str, Any]]) -> None:
@@ -108,7 +126,7 @@ def append(path: Path, lines: Iterable[Line], *, sync: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         _drop_partial_line(file)
-        file.write("".join(_dump(line) for line in lines).encode())
+        file.write("".join(_dump(line) for line in lines).encode(errors="backslashreplace"))
         if sync:
             file.flush()
             os.fsync(file.fileno())
@@ -123,7 +141,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.writing")
-    with aside.open("w", encoding="utf-8") as file:
+    with aside.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -139,6 +157,30 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def _dump(line: Line) -> str:
     return json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(line: Line) -> dict[str, Any]:
+    """The line with null for NaN and infinity, which JSON does not have."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: clean(inner) for name, inner in value.items()}
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {name: clean(value) for name, value in line.items()}
+
+
+def _length_until(metrics: Path, stage: str, step: int) -> int:
+    """The bytes before the first line of `stage` past `step`, or before a line that a crash cut short."""
+    length = 0
+    for raw in metrics.read_bytes().splitlines(keepends=True):
+        if not raw.endswith(b"\n"):
+            break
+        line = json.loads(raw)
+        if line["stage"] == stage and line["step"] > step:
+            break
+        length += len(raw)
+    return length
 
 
 def _drop_partial_line(file: IO[bytes]) -> None:

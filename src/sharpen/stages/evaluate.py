@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +22,40 @@ from sharpen.runs.store import write_lines
 from sharpen.stages.summary import score
 from sharpen.types import Example, Grade, Rollout
 
+Progress = Callable[[int, int], None]
+"""Told how many answers are done, of how many."""
+
 CORRECT = 1 - 1e-9
 """A score from here on counts as correct: partial credit never does."""
 
 
 async def evaluate(
-    config: Eval, examples: Sequence[Example], loaded: Loaded, seed: int, observer: Observer, label: str
+    config: Eval,
+    examples: Sequence[Example],
+    loaded: Loaded,
+    seed: int,
+    observer: Observer,
+    label: str,
+    check_stop: Callable[[], None] = lambda: None,
 ) -> list[dict[str, Any]]:
     """The model's answers to the examples, graded: one line an item, in their order.
 
-    Raises GraderError when the grader itself fails on an item: an accuracy over the rest would be biased.
+    `check_stop` is called between batches, and may raise. Raises GraderError when the grader itself fails
+    on an item: an accuracy over the rest would be biased.
     """
     if not examples:
         raise DataError("there are no held-out problems", field=f"evals.{config.name}.data")
-    greedy = await _answers(config, examples, loaded, 0.0, [(0,)], observer, f"{label}, greedy")
+
+    def watch(what: str) -> Progress:
+        def progress(done: int, total: int) -> None:
+            check_stop()
+            observer.progress(what, done, total)
+
+        return progress
+
+    greedy = await _answers(config, examples, loaded, 0.0, [(0,)], watch(f"{label}, greedy"))
     keys = [(seed, config.name, sample) for sample in range(config.samples)]
-    drawn = await _answers(config, examples, loaded, config.temperature, keys, observer, f"{label}, drawn")
+    drawn = await _answers(config, examples, loaded, config.temperature, keys, watch(f"{label}, drawn"))
     with GraderPool(config.grader) as pool:
         grades = await _grade(pool, examples, greedy, 1)
         drawn_grades = await _grade(pool, examples, drawn, config.samples)
@@ -96,8 +114,7 @@ async def _answers(
     loaded: Loaded,
     temperature: float,
     keys: Sequence[tuple[int | str, ...]],
-    observer: Observer,
-    label: str,
+    progress: Progress,
 ) -> list[Rollout]:
     """One answer for each example and key, example by example."""
     renderer = Renderer(loaded.tokenizer, loaded.stop)
@@ -105,11 +122,11 @@ async def _answers(
     requests = [Request(renderer.example(example), (*key, example.id)) for example in examples for key in keys]
     rollouts: list[Rollout] = []
     for start in range(0, len(requests), sampler.max_rows):
-        observer.progress(label, start, len(requests))
+        progress(start, len(requests))
         part = requests[start : start + sampler.max_rows]
         segments = await sampler.sample(part, Params(config.max_tokens, temperature))
         rollouts += [Rollout((segment,), renderer.sample(segment)) for segment in segments]
-    observer.progress(label, len(requests), len(requests))
+    progress(len(requests), len(requests))
     return rollouts
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from hashlib import blake2b
 
 from sharpen.graders.pool import GraderPool
 from sharpen.runs.store import Journal
-from sharpen.types import Fault, Grade, Group
+from sharpen.types import Fault, Grade, Group, Rollout
 
 Key = tuple[int | str, ...]
 
@@ -15,7 +16,9 @@ Key = tuple[int | str, ...]
 async def grade(groups: Sequence[Group], pool: GraderPool, journal: Journal, step: int) -> list[Group]:
     """The groups with their grades; those the journal knows are taken from it."""
     keys: list[Key] = [
-        (step, place, sample) for place, group in enumerate(groups) for sample in range(len(group.rollouts))
+        (step, place, sample, _digest(rollout))
+        for place, group in enumerate(groups)
+        for sample, rollout in enumerate(group.rollouts)
     ]
     attempts = [(group.example, rollout.sample) for group in groups for rollout in group.rollouts]
     known = [journal.get(key) for key in keys]
@@ -30,6 +33,11 @@ async def grade(groups: Sequence[Group], pool: GraderPool, journal: Journal, ste
     )
     remaining = iter(grades)
     return [replace(group, grades=tuple(next(remaining) for _ in group.rollouts)) for group in groups]
+
+
+def _digest(rollout: Rollout) -> str:
+    """Of the text: where other versions sample otherwise, the grade of another answer must not be taken."""
+    return blake2b(rollout.sample.text.encode(), digest_size=8).hexdigest()
 
 
 def _load(entry: dict[str, object]) -> Grade:

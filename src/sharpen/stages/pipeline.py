@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import shutil
 import signal
 import threading
 import time
@@ -27,13 +28,17 @@ from sharpen.stages import rft, sft, summary
 from sharpen.stages.evaluate import evaluate
 from sharpen.stages.heldout import HeldOut
 from sharpen.stages.resolve import Resolved, reopen, resolve
-from sharpen.stages.work import StopFlag, Work
+from sharpen.stages.work import StopFlag, Work, stage_folder
 
 T = TypeVar("T")
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-STATUS: dict[type[Exception], str] = {Interrupted: "interrupted", GraderError: "paused"}
+STATUS: dict[type[BaseException], str] = {
+    Interrupted: "interrupted",
+    KeyboardInterrupt: "interrupted",
+    GraderError: "paused",
+}
 
 Functions = Mapping[str, Callable[..., Any]]
 """Grader functions handed over in Python, by the name of their stage."""
@@ -101,7 +106,7 @@ class _Run:
                 status = "finished"
                 self.directory.event("finished")
                 return self._close(status)
-        except Exception as error:
+        except BaseException as error:
             status = STATUS.get(type(error), "failed")
             cause = error.describe() if isinstance(error, SharpenError) else f"{type(error).__name__}: {error}"
             raise
@@ -116,6 +121,7 @@ class _Run:
         run.event("held_out_checked", dropped=held_out.dropped)
         dtype = compute_dtype(recipe.dtype)
         done = self._done()
+        self._forget_after(done)
         start = str(run.path / "models" / recipe.stages[done - 1].name) if done else recipe.model
         loaded = load(start, dtype)
         await self._evaluate(recipe.stages[done - 1].name if done else "base", loaded, held_out)
@@ -146,6 +152,7 @@ class _Run:
                 self.resolved.recipe.seed,
                 self.directory.observer,
                 f"eval {config.name} on {name}",
+                self._raise_if_stopped,
             )
             write_lines(path, lines)
             self.directory.event("evaluated", eval=config.name, model=name, score=summary.score(lines)["score"])
@@ -171,6 +178,17 @@ class _Run:
                 return index
         return len(self.resolved.recipe.stages)
 
+    def _forget_after(self, done: int) -> None:
+        """Drop what was made from the model of stage `done`, should that be made anew: all of it depends on it."""
+        path = self.directory.path
+        for index, stage in enumerate(self.resolved.recipe.stages[done:], start=done):
+            for config in self.resolved.recipe.evals:
+                summary.eval_path(path, config.name, stage.name).unlink(missing_ok=True)
+            if index > done:
+                for folder in (path / "models" / stage.name, stage_folder(path, index, stage)):
+                    if folder.exists():
+                        shutil.rmtree(folder)
+
     def _close(self, status: str) -> dict[str, Any]:
         from sharpen.reports.html import write  # only now: a run needs no report to train
 
@@ -182,8 +200,8 @@ class _Run:
     def _note_end(self, status: str, cause: str) -> None:
         """The truth about an unfinished run, as far as the disk still takes it."""
         try:
-            if status == "failed":
-                self.directory.event("failed", cause=cause)
+            if self.directory.last_event != status:
+                self.directory.event(status, cause=cause)
             self._close(status)
         except OSError:
             pass  # the disk is full: the cause is being raised anyway

@@ -35,14 +35,14 @@ def resolve(recipe: Recipe, out: Path, base: Path) -> Resolved:
     stages = tuple(
         stage.model_copy(
             update={
-                "data": _data(stage.data, out, base, f"{stage.name}"),
-                "validation": stage.validation and _data(stage.validation, out, base, f"{stage.name}-validation"),
+                "data": _data(stage.data, out, base, f"stages/{stage.name}"),
+                "validation": stage.validation and _data(stage.validation, out, base, f"validation/{stage.name}"),
             }
         )
         for stage in recipe.stages
     )
     evals = tuple(
-        config.model_copy(update={"data": _data(config.data, out, base, config.name)}) for config in recipe.evals
+        config.model_copy(update={"data": _data(config.data, out, base, f"evals/{config.name}")}) for config in recipe.evals
     )
     threads = recipe.threads or os.cpu_count() or 1
     local = base / recipe.model
@@ -59,7 +59,14 @@ def resolve(recipe: Recipe, out: Path, base: Path) -> Resolved:
 def reopen(out: Path) -> tuple[Resolved, str]:
     """The resolved recipe of a run, and which versions differ now. Raises RunError when its data changed."""
     path = out / "recipe.yaml"
-    facts = yaml.safe_load(path.read_text(encoding="utf-8"))[RESOLVED]
+    written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(written, dict) or RESOLVED not in written:
+        raise RunError(
+            "this recipe.yaml is no run's: it notes no versions and data hashes",
+            value=str(path),
+            remedy="Start a run with it: sharpen run RECIPE --out DIR",
+        )
+    facts = written[RESOLVED]
     resolved = Resolved(load(path), facts["data"])
     for name, digest in _fingerprints(resolved.recipe).items():
         if digest != facts["data"][name]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +18,11 @@ from sharpen.runs.store import RunDir
 from sharpen.stages.heldout import HeldOut
 from sharpen.train import checkpoint
 from sharpen.train.engine import Engine
+
+
+def stage_folder(run: Path, index: int, stage: Stage) -> Path:
+    """`stages/01-sft` of a run directory; `index` counts from 0."""
+    return run / "stages" / f"{index + 1:02d}-{stage.name}"
 
 
 class StopFlag:
@@ -55,7 +60,7 @@ class Work:
     @property
     def folder(self) -> Path:
         """`stages/01-sft`, where the stage keeps what it needs to go on."""
-        return self.run.path / "stages" / f"{self.index + 1:02d}-{self.stage.name}"
+        return stage_folder(self.run.path, self.index, self.stage)
 
     def restore(self, engine: Engine) -> tuple[int, dict[str, Any]]:
         """Go on from the newest good checkpoint: the steps done, and the stage's own state; else (0, {})."""
@@ -66,9 +71,9 @@ class Work:
             engine.load_state(found.checkpoint.path, found.state["engine"])
             self.best, self.tokens, self.seconds = (found.state[name] for name in ("best", "tokens", "seconds"))
             self._since = time.monotonic()
-            self.run.rewind(found.manifest["metrics_offset"], self.stage.name, found.checkpoint.step)
+            self.run.rewind(self.stage.name, found.checkpoint.step)
             return found.checkpoint.step, found.state["stage"]
-        self.run.rewind(self._start_offset(), self.stage.name, 0)
+        self.run.rewind(self.stage.name, 0)
         return 0, {}
 
     def finish_step(self, step: int, steps: int, engine: Engine, line: dict[str, Any], state: dict[str, Any]) -> None:
@@ -98,7 +103,8 @@ class Work:
         self.run.event("paused", stage=self.stage.name, step=step, cause=cause)
 
     def finish(self, engine: Engine) -> None:
-        """Publish the stage's model; from then on the stage is done."""
+        """Publish the stage's model; from then on the stage is done. Raises DivergedError for weights that are not."""
+        checkpoint.check_finite(engine)
         with publish(self.run.path / "models" / self.stage.name, self._facts()) as aside:
             save(self.loaded.model, self.loaded.tokenizer, aside, self.loaded.dtype)
 
@@ -111,7 +117,7 @@ class Work:
         if not validation:
             return
         score = validation["reward"] if "reward" in validation else -validation["loss"]
-        if self.best is not None and score <= self.best:
+        if not math.isfinite(score) or (self.best is not None and score <= self.best):
             return
         self.best = score
         with publish(self.folder / "best", {"step": step, "validation": validation}) as aside:
@@ -132,15 +138,3 @@ class Work:
             "seconds": round(self._seconds(), 3),
             "tokens": self.tokens,
         }
-
-    def _start_offset(self) -> int:
-        """Where the metrics of this stage begin: behind those of the stages before it."""
-        path = self.run.path / "metrics.jsonl"
-        if not path.exists():
-            return 0
-        offset = 0
-        for line in path.read_bytes().splitlines(keepends=True):
-            if not line.endswith(b"\n") or json.loads(line)["stage"] == self.stage.name:
-                break
-            offset += len(line)
-        return offset

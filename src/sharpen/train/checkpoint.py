@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sharpen.errors import CheckpointError
+from sharpen.errors import CheckpointError, DivergedError
 from sharpen.models.load import Loaded, save
 from sharpen.runs.manifest import publish, verify
 from sharpen.train.engine import Engine
@@ -29,15 +29,30 @@ class Restored(NamedTuple):
 def write(
     folder: Path, step: int, engine: Engine, loaded: Loaded, state: dict[str, Any], facts: dict[str, Any]
 ) -> Checkpoint:
-    """Write `folder`/step-00040: the model as transformers saves it, and all that training needs to go on."""
+    """Write `folder`/step-00040: the model as transformers saves it, and all that training needs to go on.
+
+    Raises DivergedError rather than write numbers that are not finite.
+    """
+    check_finite(engine)
     path = folder / f"step-{step:05d}"
     with publish(path, {"step": step, **facts}) as aside:
         save(loaded.model, loaded.tokenizer, aside, loaded.dtype)
         engine.save_state(aside)
         (aside / "state.json").write_text(json.dumps({"engine": engine.state(), **state}))
-    for outdated in _steps(folder)[:-KEPT]:
+    unfinished = folder.glob(".step-*")  # by a process that was killed
+    for outdated in (*_steps(folder)[:-KEPT], *unfinished):
         shutil.rmtree(outdated)
     return Checkpoint(path, step)
+
+
+def check_finite(engine: Engine) -> None:
+    """Raise DivergedError unless all weights and the optimiser's moments are finite."""
+    moments = (moment for state in engine.adam.state.values() for moment in state.values())
+    if not all(bool(tensor.isfinite().all()) for tensor in (*engine.parameters, *engine.masters, *moments)):
+        raise DivergedError(
+            "the weights are no longer finite, so they are not written",
+            remedy=f"Lower optim.lr (now {engine.optim.lr:g})",
+        )
 
 
 def newest(folder: Path) -> Iterator[Restored | CheckpointError]:

@@ -1,0 +1,82 @@
+"""The chunked head, against log_softmax over whole logits in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from sharpen.models.head import CHUNK, logits, predict
+
+
+def problem(count: int, vocabulary: int = 23, width: int = 6, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(count, width, dtype=torch.float64, generator=generator)
+    weight = torch.randn(vocabulary, width, dtype=torch.float64, generator=generator)
+    return hidden, weight, torch.randint(0, vocabulary, (count,), generator=generator)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 2.5])
+@pytest.mark.parametrize("count", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 1100])
+def test_predictions_and_gradients_are_those_of_log_softmax(count: int, temperature: float) -> None:
+    hidden, weight, targets = problem(count)
+    pull = torch.randn(count, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    mine, theirs = ([part.clone().requires_grad_() for part in (hidden, weight)] for _ in range(2))
+    found = predict(*mine, targets, temperature)
+    (found.logprobs * pull).sum().backward()
+    whole = (theirs[0] @ theirs[1].T / temperature).log_softmax(-1)
+    expected = whole.gather(-1, targets[:, None])[:, 0]
+    (expected * pull).sum().backward()
+    torch.testing.assert_close(found.logprobs, expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(found.entropy, -(whole.exp() * whole).sum(-1).detach(), atol=1e-12, rtol=0)
+    assert torch.equal(found.correct, (whole.argmax(-1) == targets).double())
+    assert not found.entropy.requires_grad and not found.correct.requires_grad
+    for mine_one, theirs_one in zip(mine, theirs, strict=True):
+        gradient = mine_one.grad if mine_one.grad is not None else torch.zeros_like(mine_one)
+        torch.testing.assert_close(gradient, theirs_one.grad, atol=1e-10, rtol=0)
+
+
+def test_the_gradient_passes_gradcheck() -> None:
+    hidden, weight, targets = problem(5, vocabulary=7, width=3)
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    assert torch.autograd.gradcheck(lambda h, w: predict(h, w, targets, 0.8).logprobs, (hidden, weight))
+
+
+def test_entropy_lies_between_certainty_and_chance() -> None:
+    weight = torch.eye(4)
+    certain, even = torch.tensor([[100.0, 0, 0, 0]]), torch.zeros(1, 4)
+    found = predict(torch.cat([certain, even]), weight, torch.tensor([0, 1]))
+    assert found.entropy.tolist() == pytest.approx([0.0, torch.tensor(4.0).log().item()], abs=1e-5)
+    assert found.logprobs.tolist() == pytest.approx([0.0, -torch.tensor(4.0).log().item()], abs=1e-5)
+
+
+def test_huge_logits_overflow_nothing() -> None:
+    weight = torch.eye(3)
+    hidden = torch.tensor([[1e4, 0.0, -1e4]], requires_grad=True)
+    found = predict(hidden, weight, torch.tensor([2]))
+    found.logprobs.sum().backward()
+    assert found.logprobs.tolist() == [-2e4]
+    assert hidden.grad is not None and hidden.grad.tolist() == [[-1.0, 0.0, 1.0]]
+
+
+def test_bfloat16_weights_give_float32_logprobs_of_the_same_hidden_states() -> None:
+    """The product is computed in float32: only the weights are rounded, not the logits."""
+    hidden, weight, targets = (part for part in problem(700, vocabulary=300, width=64))
+    hidden, rounded = hidden.float(), weight.bfloat16()
+    found = predict(hidden, rounded, targets)
+    expected = predict(hidden, rounded.float(), targets)
+    assert found.logprobs.dtype == torch.float32
+    assert float((found.logprobs - expected.logprobs).abs().max()) < 1e-3
+    assert logits(hidden, rounded).dtype == torch.float32
+
+
+def test_bfloat16_gradients_point_where_float32_ones_do() -> None:
+    hidden, weight, targets = problem(600, vocabulary=300, width=64)
+    gradients = []
+    for dtype in (torch.bfloat16, torch.float32):
+        leaves = [hidden.float().requires_grad_(), (0.1 * weight).bfloat16().to(dtype).requires_grad_()]
+        predict(*leaves, targets).logprobs.sum().backward()
+        gradients.append([leaf.grad.float() for leaf in leaves if leaf.grad is not None])
+    for rounded, exact in zip(*gradients, strict=True):
+        assert float((rounded - exact).norm() / exact.norm()) < 0.02
