@@ -39,7 +39,7 @@ class Token:
 Case = list[list[Token]]
 
 
-def case(seed: int, sequences: int = 9, on_policy: bool = False, spread: float = 0.5) -> Case:
+def case(seed: int, sequences: int = 20, on_policy: bool = False, spread: float = 0.4) -> Case:
     """Sequences of 1 to 12 tokens; their ratios fall on both sides of both clips, for either sign of the advantage."""
     draw = random.Random(seed)
     found: Case = []
@@ -81,7 +81,9 @@ def ours(
 ) -> tuple[float, list[list[float]]]:
     """Loss and gradient of every token, as the engine computes them: sums over batches, divided once."""
     rows = [row(index, tokens, on_policy) for index, tokens in enumerate(found)]
-    leaves = [torch.tensor([token.new for token in tokens], dtype=torch.float64, requires_grad=True) for tokens in found]
+    leaves = [
+        torch.tensor([token.new for token in tokens], dtype=torch.float64, requires_grad=True) for tokens in found
+    ]
     chosen = [index for index in range(len(rows)) if not skip or loss.teaches(rows[index])]
     count = loss.count(rows)
     value, done = 0.0, 0

@@ -164,11 +164,13 @@ def test_reasoning_gym_wants_the_pattern_and_takes_its_group_for_the_answer() ->
     right = item["answer"]
     whole = ReasoningGymGrader(ReasoningGymScore(pattern=r"-?\d+"))
     group = ReasoningGymGrader(ReasoningGymScore(pattern=r"It is (-?\d+)\."))
-    assert grade(whole, right, **item).metrics == {"format": 1.0, "partial": 1.0}
+    assert grade(whole, right, **item).metrics == {"format": 1.0, "found": 1.0, "partial": 1.0}
     assert grade(group, f"It is {right}.", **item).score == 1.0
     assert grade(group, "It is 999999.", **item).metrics["format"] == 1.0
     missed = grade(whole, f"It is {right}.", **item)
     assert (missed.score, missed.metrics["format"], kind(missed)) == (0.0, 0.0, "sample_parse_error")
+    assert missed.metrics["found"] == 1.0  # the right answer stands in it, out of form
+    assert grade(whole, "It is 999999.", **item).metrics["found"] == 0.0
 
 
 def test_reasoning_gym_uses_the_generators_own_verifier() -> None:

@@ -21,6 +21,7 @@ COLUMNS = (
     ("right", "right"),
     ("95 % interval", "left"),
     ("in form", "right"),
+    ("found", "right"),
     ("change", "right"),
     ("95 %, paired", "left"),
     ("format gain", "right"),
@@ -29,8 +30,9 @@ COLUMNS = (
 )
 
 LEGEND = (
-    "Changes in percentage points against the row above, on the same problems. Format gain: more answers in the "
-    "form asked for; task gain: more right ones among those. Bold: the paired interval is clear of zero."
+    "Changes in percentage points against the row above, on the same problems. Found: the right answer stands "
+    "somewhere in the completion. Task gain: it is found more often; format gain: what is found is in the form "
+    "asked for more often. Bold: the paired interval is clear of zero."
 )
 
 
@@ -92,6 +94,7 @@ def _row(model: str, result: Record, seconds: float | None) -> tuple[Text, ...]:
         Text(show(finite(result, "score"), "share"), "bold"),
         Text(_interval(result)),
         Text(show(finite(result, "format", "score"), "share")),
+        Text(show(finite(result, "found", "score"), "share")),
         Text(_or_nothing(delta, points), style),
         Text(f"[{points(change.low)}, {points(change.high)}]" if change else "", style),
         Text(_or_nothing(finite(result, "vs_previous", "format_gain"), points)),

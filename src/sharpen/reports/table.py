@@ -12,11 +12,11 @@ from sharpen.reports.read import Record, Run, label
 from sharpen.reports.scale import ticks
 
 EXPLANATION = Html(
-    "Accuracy counts greedy answers that are fully right. It is the share of answers in the form asked for "
-    "times the share right among those. <b>Format gain</b> is the part of a change that comes from keeping "
-    "the form more often, <b>task gain</b> the part that comes from being right more often once the form "
-    "is kept; the two add up to the change. Brackets and whiskers are 95% intervals; a change in bold has "
-    "its paired interval clear of zero."
+    "Accuracy counts greedy answers that are fully right and in the form asked for. <b>Found</b> counts those "
+    "in which the right answer stands anywhere, in form or not. <b>Task gain</b> is the part of a change that "
+    "comes from finding the answer more often, <b>format gain</b> the part that comes from giving what is found "
+    "in the form asked for; the two add up to the change. Brackets and whiskers are 95% intervals; a change in "
+    "bold has its paired interval clear of zero."
 )
 
 
@@ -63,7 +63,7 @@ def _eval(run: Run, name: str) -> Html:
         for entry in results.values()
     )
     scale = ticks(0, highest or 1)
-    head = ("Model", "Accuracy", _axis(scale), "Problems", "In form")
+    head = ("Model", "Accuracy", _axis(scale), "Problems", "In form", "Found")
     gains = ("Change, points", "Format gain", "Task gain", "Time", "Tokens")
     header = tag("tr", *(tag("th", cell, scope="col") for cell in (*head, *gains)))
     rows = [_row(run, model, entry, scale) for model, entry in results.items()]
@@ -107,6 +107,7 @@ def _row(run: Run, model: str, entry: Record, axis: Sequence[float]) -> Html:
         ("", picture),
         ("Problems", count(finite(entry, "n"))),
         ("In form", show(finite(entry, "format", "score"), "share")),
+        ("Found", show(finite(entry, "found", "score"), "share")),
         ("Change, points", _change(entry)),
         ("Format gain", points(finite(entry, "vs_previous", "format_gain"))),
         ("Task gain", points(finite(entry, "vs_previous", "task_gain"))),

@@ -21,10 +21,10 @@ class Difference(NamedTuple):
 
 
 class Gains(NamedTuple):
-    """A change of accuracy, split: from more answers in form, and from more right ones among those."""
+    """A change of accuracy f·c, split between its factors."""
 
-    format_gain: float
-    task_gain: float
+    first: float
+    second: float
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -53,19 +53,19 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> Differ
 
 
 def gains(
-    format_before: Sequence[float],
+    factor_before: Sequence[float],
     correct_before: Sequence[float],
-    format_after: Sequence[float],
+    factor_after: Sequence[float],
     correct_after: Sequence[float],
 ) -> Gains:
-    """Split a change of accuracy between form and task.
+    """Split a change of accuracy between a condition and the rest.
 
-    Accuracy is f·c, f the share of answers in form and c the share of right ones among those. The
-    change of the product is split evenly (Shapley value): Δf·mean(c) and mean(f)·Δc. An item that is
-    right counts as in form. Where no answer is in form, c is taken from the other side.
+    Accuracy is f·c: f the share of items that meet the condition (in form, say), c the share of right
+    ones among those. The change of the product is split evenly (Shapley value): Δf·mean(c) and
+    mean(f)·Δc. A right item meets the condition. Where no item does, c is taken from the other side.
     """
     sides = []
-    for in_form, correct in ((format_before, correct_before), (format_after, correct_after)):
+    for in_form, correct in ((factor_before, correct_before), (factor_after, correct_after)):
         formed = np.maximum(np.asarray(in_form, dtype=np.float64), np.asarray(correct, dtype=np.float64))
         f = float(formed.mean())
         sides.append((f, float(np.mean(correct)) / f if f else None))

@@ -71,6 +71,7 @@ async def evaluate(
                 "score": made.score,
                 "correct": _correct(made),
                 "format": made.metrics.get("format"),
+                "found": made.metrics.get("found"),
                 "explanation": made.explanation,
                 "fault": made.fault.kind if made.fault else None,
                 "tokens": rollout.sampled,

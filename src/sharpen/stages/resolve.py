@@ -42,7 +42,8 @@ def resolve(recipe: Recipe, out: Path, base: Path) -> Resolved:
         for stage in recipe.stages
     )
     evals = tuple(
-        config.model_copy(update={"data": _data(config.data, out, base, f"evals/{config.name}")}) for config in recipe.evals
+        config.model_copy(update={"data": _data(config.data, out, base, f"evals/{config.name}")})
+        for config in recipe.evals
     )
     threads = recipe.threads or os.cpu_count() or 1
     local = base / recipe.model

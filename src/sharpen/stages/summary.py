@@ -48,6 +48,7 @@ def score(lines: Lines) -> dict[str, Any]:
     """Accuracy, share in form, avg@k and pass@k of an eval's items, with intervals over items."""
     correct = [line["correct"] for line in lines]
     forms = [line["format"] for line in lines if line["format"] is not None]
+    found = [line["found"] for line in lines if line["found"] is not None]
     drawn = [[sample["correct"] for sample in line["samples"]] for line in lines]
     k = min(map(len, drawn))
     shares = [sum(row) / k for row in drawn] if k else []
@@ -56,19 +57,33 @@ def score(lines: Lines) -> dict[str, Any]:
         **_mean(correct),
         "n": len(lines),
         "format": _mean(forms) if len(forms) == len(lines) else None,
+        "found": _mean(found) if len(found) == len(lines) else None,
         "avg_at_k": {"k": k, **_mean(shares)} if k else None,
         "pass_at_k": {"k": k, **_mean(passes)} if k else None,
     }
 
 
 def versus(before: Lines, after: Lines) -> dict[str, Any]:
-    """The paired difference of two models' accuracies on the same items, and what it is made of."""
+    """The paired difference of two models' accuracies on the same items, and what it is made of.
+
+    Where the grader says whether the right answer stands anywhere in a completion, accuracy is
+    P(found) × P(in form | found), and the task gain is that of the first factor; else it is
+    P(in form) × P(right | in form), and the task gain is that of the second.
+    """
     assert [line["id"] for line in before] == [line["id"] for line in after]
-    columns = [[line[name] for line in lines] for lines in (before, after) for name in ("format", "correct")]
-    difference = paired_difference(columns[1], columns[3])
-    forms_known = None not in columns[0] and None not in columns[2]
-    split = gains(*columns)._asdict() if forms_known else {"format_gain": None, "task_gain": None}
-    return {"delta": difference.delta, "ci95": list(difference.ci95), **split}
+
+    def column(lines: Lines, name: str) -> list[Any]:
+        return [line[name] for line in lines]
+
+    right = column(before, "correct"), column(after, "correct")
+    difference = paired_difference(*right)
+    result = {"delta": difference.delta, "ci95": list(difference.ci95), "format_gain": None, "task_gain": None}
+    for factor, own, other in (("found", "task_gain", "format_gain"), ("format", "format_gain", "task_gain")):
+        known = column(before, factor), column(after, factor)
+        if None not in known[0] and None not in known[1]:
+            result[own], result[other] = gains(known[0], right[0], known[1], right[1])
+            break
+    return result
 
 
 def verdict(summary: dict[str, Any]) -> str:

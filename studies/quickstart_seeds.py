@@ -1,0 +1,124 @@
+"""Does the quickstart's claim hold for every seed? Runs its recipe with several and writes what came out.
+
+    python studies/quickstart_seeds.py --seeds 1 2 3 4 5 --threads 1 --jobs 2     # about 45 minutes on 2 cores
+    python studies/quickstart_seeds.py --table                                    # the table in the README
+
+Results go to studies/quickstart_seeds.json (committed); the runs themselves to --out. Two runs side by side take
+one thread each: two busy processes of two threads would stall each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPE = ROOT / "examples" / "quickstart" / "recipe.yaml"
+RESULTS = Path(__file__).with_suffix(".json")
+RESAMPLES = 10_000
+
+
+def train(seed: int, out: Path, overrides: list[str]) -> None:
+    """One run of the recipe; an unfinished one is resumed."""
+    folder = out / f"seed-{seed}"
+    command = [sys.executable, "-m", "sharpen.cli.main", "run"]
+    if (folder / "recipe.yaml").exists():
+        command += ["--resume", str(folder)]
+    else:
+        sets = [f"seed={seed}", *overrides]
+        command += [str(RECIPE), "--out", str(folder), *(part for value in sets for part in ("--set", value))]
+    threads = next((value.partition("=")[2] for value in overrides if value.startswith("threads=")), "")
+    with (out / f"seed-{seed}.log").open("a") as log:
+        environment = {**os.environ, **({"OMP_NUM_THREADS": threads} if threads else {})}
+        subprocess.run(command, check=True, stdout=log, stderr=log, env=environment)
+
+
+def collect(seeds: list[int], out: Path) -> dict[str, Any]:
+    """The summaries of all runs, and the differences pooled over items and seeds."""
+    runs = {seed: json.loads((out / f"seed-{seed}" / "summary.json").read_text()) for seed in seeds}
+    correct = {
+        model: np.array([_column(out / f"seed-{seed}" / "evals" / "held_out" / f"{model}.jsonl") for seed in seeds])
+        for model in ("base", "sft", "rft")
+    }
+    return {
+        "command": "python studies/quickstart_seeds.py " + " ".join(sys.argv[1:]),
+        "load_average": os.getloadavg()[0],
+        "seeds": {
+            str(seed): {"base": run["base"], "stages": run["stages"], "cost": run["cost"]} for seed, run in runs.items()
+        },
+        "pooled": {
+            "sft_minus_base": _pooled(correct["sft"] - correct["base"]),
+            "rft_minus_sft": _pooled(correct["rft"] - correct["sft"]),
+        },
+    }
+
+
+def _column(path: Path) -> list[int]:
+    return [json.loads(line)["correct"] for line in path.read_text().splitlines()]
+
+
+def _pooled(differences: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """Mean of (seeds, items), with a 95 % bootstrap interval over seeds and items both."""
+    seeds, items = differences.shape
+    generator = np.random.default_rng(0)
+    means = [
+        differences[generator.integers(0, seeds, seeds)][:, generator.integers(0, items, items)].mean()
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.percentile(means, (2.5, 97.5))
+    return {"delta": float(differences.mean()), "ci95": [float(low), float(high)]}
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    lines = [
+        "| seed | base | SFT | RFT | SFT − base | RFT − SFT |",
+        "|---|---|---|---|---|---|",
+    ]
+    for seed, run in results["seeds"].items():
+        sft, rft = (stage["evals"]["held_out"] for stage in run["stages"])
+        base = run["base"]["evals"]["held_out"]
+        scores = " | ".join(f"{100 * result['score']:.1f} %" for result in (base, sft, rft))
+        lines.append(f"| {seed} | {scores} | {_points(sft['vs_previous'])} | {_points(rft['vs_previous'])} |")
+    pooled = results["pooled"]
+    lines.append(f"| all | | | | {_points(pooled['sft_minus_base'])} | {_points(pooled['rft_minus_sft'])} |")
+    return "\n".join(lines)
+
+
+def _points(difference: dict[str, Any]) -> str:
+    low, high = difference["ci95"]
+    return f"{100 * difference['delta']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def main() -> None:
+    """Run, collect, or print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "quickstart-seeds")
+    parser.add_argument("--set", action="append", default=[], help="a further override of the recipe")
+    parser.add_argument("--table", action="store_true", help="only print the table of the committed results")
+    options = parser.parse_args()
+    if options.table:
+        print(table(json.loads(RESULTS.read_text())))
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    overrides = [f"threads={options.threads}", *options.set]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(lambda seed: train(seed, options.out, overrides), options.seeds))
+    results = collect(options.seeds, options.out)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

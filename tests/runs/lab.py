@@ -1,0 +1,213 @@
+"""A tiny world for whole runs: a random model, rows, a recipe, graders in this process, and children to kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+from unittest import mock
+
+import torch
+
+from sharpen.config.load import parse
+from sharpen.config.recipe import Recipe
+from sharpen.errors import SharpenError
+from sharpen.runs import statistics
+from sharpen.stages import evaluate, rft
+from sharpen.types import Example, Grade, Sample
+from tests.tiny import tiny_model
+
+Row = dict[str, Any]
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> str:
+    """A JSONL file; returns its path as a recipe names it."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def prompts(word: str, count: int) -> list[Row]:
+    """Rows for RFT and evaluation."""
+    return [{"prompt": f"{word} {number}", "answer": chr(97 + number % 26)} for number in range(count)]
+
+
+def labelled(word: str, count: int) -> list[Row]:
+    """Rows for SFT."""
+    return [{"prompt": f"{word} {number}", "completion": f"{number * 7 % 10}ab"} for number in range(count)]
+
+
+class World:
+    """A folder with a model of one layer, and rows that do not meet."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.model = str(tiny_model(folder / "model", num_hidden_layers=1))
+        self.sft = {"path": write_rows(folder / "sft.jsonl", labelled("count", 12))}
+        self.sft_validation = {"path": write_rows(folder / "sft-validation.jsonl", labelled("hold", 4))}
+        self.rft = {"path": write_rows(folder / "rft.jsonl", prompts("say", 8))}
+        self.rft_validation = {"path": write_rows(folder / "rft-validation.jsonl", prompts("look", 3))}
+        self.eval = {"path": write_rows(folder / "eval.jsonl", prompts("ask", 5))}
+
+    def sft_stage(self, **changes: Any) -> Row:
+        """Six steps, checkpoints after 2 and 4."""
+        return {
+            "type": "sft",
+            "data": self.sft,
+            "epochs": 2,
+            "batch_size": 4,
+            "save_every": 2,
+            "eval_every": 3,
+            "optim": {"lr": 3e-3},
+            **changes,
+        }
+
+    def rft_stage(self, **changes: Any) -> Row:
+        """Five steps, checkpoints after 2 and 4; the grader stands in a module of its own."""
+        return {
+            "type": "rft",
+            "data": self.rft,
+            "grader": PLUGIN,
+            "prompts_per_step": 2,
+            "group_size": 3,
+            "steps": 5,
+            "save_every": 2,
+            "eval_every": 3,
+            "sampling": {"max_tokens": 8},
+            "algorithm": {"overlong_buffer": 0.0},
+            "optim": {"lr": 3e-3},
+            **changes,
+        }
+
+    def eval_config(self, **changes: Any) -> Row:
+        """Five items, one drawn answer each."""
+        return {"name": "held", "data": self.eval, "grader": PLUGIN, "max_tokens": 8, "samples": 1, **changes}
+
+    def recipe(self, *stages: Row, evals: Sequence[Row] = (), **settings: Any) -> Recipe:
+        """A recipe that computes in float32 on one thread."""
+        values = {"model": self.model, "dtype": "float32", "threads": 1, "seed": 3, **settings}
+        return parse({**values, "stages": list(stages), "evals": list(evals)})
+
+    def whole(self) -> Recipe:
+        """SFT and RFT, each with validation, and an evaluation."""
+        return self.recipe(
+            self.sft_stage(validation=self.sft_validation),
+            self.rft_stage(validation=self.rft_validation),
+            evals=[self.eval_config()],
+        )
+
+
+PLUGIN = {"type": "plugin", "use": "tests.runs.lab:letters"}
+
+
+def letters(sample: dict[str, Any], item: dict[str, Any]) -> float:
+    """The share of lower-case letters: nearly every completion of a random model has another one."""
+    text = sample["output_text"]
+    return sum(character.islower() for character in text) / max(1, len(text))
+
+
+class Here:
+    """In the place of GraderPool: grades in this process, without the second that workers take to start."""
+
+    function: Callable[[dict[str, Any], dict[str, Any]], float | Grade] = staticmethod(letters)
+
+    def __init__(self, config: Any, *, function: Any = None, workers: int | None = None) -> None:
+        self._function = function or self.function
+
+    async def grade_many(self, pairs: Sequence[tuple[Example, Sample]]) -> list[Grade]:
+        return [self._grade(example, sample) for example, sample in pairs]
+
+    def _grade(self, example: Example, sample: Sample) -> Grade:
+        returned = self._function({"output_text": sample.text, "finish": sample.finish}, dict(example.item))
+        return returned if isinstance(returned, Grade) else Grade(returned)
+
+    async def start(self) -> None:
+        """Nothing to start."""
+
+    def repeatable(self, grade: Grade) -> bool:
+        """As foreign code: every grade goes into the journal."""
+        return False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@contextmanager
+def quick(function: Callable[[dict[str, Any], dict[str, Any]], float | Grade] = letters) -> Iterator[None]:
+    """Grade in this process with `function`, and draw few bootstrap samples."""
+    pool = type("Pool", (Here,), {"function": staticmethod(function)})
+    with (
+        mock.patch.object(rft, "GraderPool", pool),
+        mock.patch.object(evaluate, "GraderPool", pool),
+        mock.patch.object(statistics, "RESAMPLES", 40),
+    ):
+        yield
+
+
+def events(run: Path, *kinds: str) -> list[Row]:
+    """The events of a run, of some kinds or all."""
+    lines = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    return [line for line in lines if not kinds or line["event"] in kinds]
+
+
+def bits(run: Path) -> dict[str, Any]:
+    """All that must not depend on how often a run was killed: what is in it, less the times."""
+    found: dict[str, Any] = {}
+    for pattern in ("models/*/*", "evals/**/*.jsonl", "rollouts/**/*.jsonl", "stages/*/best/model.safetensors"):
+        for path in run.glob(pattern):
+            if path.name != "manifest.json":
+                found[str(path.relative_to(run))] = path.read_bytes()
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found["metrics.jsonl"] = [{key: value for key, value in line.items() if key != "time"} for line in lines]
+    summary = json.loads((run / "summary.json").read_text())
+    for stage in summary["stages"]:
+        stage.pop("seconds")
+    found["summary.json"] = {**summary, "cost": summary["cost"]["tokens"], "peak_memory_bytes": None}
+    journal = run / "journal"
+    found["journal"] = {
+        path.name: {json.dumps(json.loads(line)) for line in path.read_text().splitlines()}
+        for path in (journal.iterdir() if journal.exists() else ())
+    }
+    found["unfinished"] = sorted(
+        str(path.relative_to(run)) for path in run.rglob(".*") if path.name.endswith((".writing", ".old"))
+    )
+    return found
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What of two runs' bits is not the same."""
+    return sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+
+
+def forked(work: Callable[[], Any], log: Path) -> tuple[int, str]:
+    """Do the work in a forked child. Returns its exit status (-9 when killed) and what it raised."""
+    pid = os.fork()
+    if pid == 0:
+        status, said = 0, ""
+        try:
+            with log.open("a") as file:
+                os.dup2(file.fileno(), 1)
+                os.dup2(file.fileno(), 2)
+            work()
+        except SharpenError as error:
+            status, said = error.exit_code, f"{type(error).__name__}: {error}"
+        except BaseException:
+            status, said = 1, traceback.format_exc()
+        log.with_suffix(".said").write_text(said)
+        os._exit(status)
+    _, code = os.waitpid(pid, 0)
+    said_file = log.with_suffix(".said")
+    said = said_file.read_text() if said_file.exists() else ""
+    said_file.unlink(missing_ok=True)
+    return os.waitstatus_to_exitcode(code), said
+
+
+def one_thread() -> None:
+    """Before any fork: a child inherits no threads, so there may be none."""
+    torch.set_num_threads(1)
