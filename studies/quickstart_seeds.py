@@ -1,7 +1,7 @@
 """Does the quickstart's claim hold for every seed? Runs its recipe with several and writes what came out.
 
     python studies/quickstart_seeds.py --seeds 1 2 3 4 5 --threads 1 --jobs 2     # about 45 minutes on 2 cores
-    python studies/quickstart_seeds.py --table                                    # the table in the README
+    python docs/tables.py                                                         # the table in the README
 
 Results go to studies/quickstart_seeds.json (committed); the runs themselves to --out. Two runs side by side take
 one thread each: two busy processes of two threads would stall each other.
@@ -77,47 +77,22 @@ def _pooled(differences: np.ndarray[Any, Any]) -> dict[str, Any]:
     return {"delta": float(differences.mean()), "ci95": [float(low), float(high)]}
 
 
-def table(results: dict[str, Any]) -> str:
-    """The results as Markdown."""
-    lines = [
-        "| seed | base | SFT | RFT | SFT − base | RFT − SFT |",
-        "|---|---|---|---|---|---|",
-    ]
-    for seed, run in results["seeds"].items():
-        sft, rft = (stage["evals"]["held_out"] for stage in run["stages"])
-        base = run["base"]["evals"]["held_out"]
-        scores = " | ".join(f"{100 * result['score']:.1f} %" for result in (base, sft, rft))
-        lines.append(f"| {seed} | {scores} | {_points(sft['vs_previous'])} | {_points(rft['vs_previous'])} |")
-    pooled = results["pooled"]
-    lines.append(f"| all | | | | {_points(pooled['sft_minus_base'])} | {_points(pooled['rft_minus_sft'])} |")
-    return "\n".join(lines)
-
-
-def _points(difference: dict[str, Any]) -> str:
-    low, high = difference["ci95"]
-    return f"{100 * difference['delta']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-
-
 def main() -> None:
-    """Run, collect, or print the table."""
+    """Run and collect."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "quickstart-seeds")
     parser.add_argument("--set", action="append", default=[], help="a further override of the recipe")
-    parser.add_argument("--table", action="store_true", help="only print the table of the committed results")
     options = parser.parse_args()
-    if options.table:
-        print(table(json.loads(RESULTS.read_text())))
-        return
     options.out.mkdir(parents=True, exist_ok=True)
     overrides = [f"threads={options.threads}", *options.set]
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(lambda seed: train(seed, options.out, overrides), options.seeds))
     results = collect(options.seeds, options.out)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    print(table(results))
+    print(json.dumps(results["pooled"], indent=1))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ SUMMARY: dict[str, Any] = {
                 "ci95": [0.011, 0.034],
                 "n": 512,
                 "format": {"score": 0.217, "ci95": [0.18, 0.25]},
+                "found": {"score": 0.314, "ci95": [0.28, 0.35]},
                 "avg_at_k": None,
                 "pass_at_k": None,
             }
@@ -57,6 +58,7 @@ SUMMARY: dict[str, Any] = {
                     "ci95": [0.236, 0.313],
                     "n": 512,
                     "format": {"score": 0.951, "ci95": [0.93, 0.97]},
+                    "found": {"score": 0.305, "ci95": [0.27, 0.34]},
                     "avg_at_k": None,
                     "pass_at_k": None,
                     "vs_previous": {"delta": 0.252, "ci95": [0.213, 0.291], "format_gain": 0.141, "task_gain": 0.111},
@@ -75,6 +77,7 @@ SUMMARY: dict[str, Any] = {
                     "ci95": [0.414, 0.5],
                     "n": 512,
                     "format": {"score": 0.984, "ci95": [0.97, 0.99]},
+                    "found": {"score": 0.46, "ci95": [0.42, 0.5]},
                     "avg_at_k": {"k": 4, "score": 0.412, "ci95": [0.38, 0.44]},
                     "pass_at_k": {"k": 4, "score": 0.631, "ci95": [0.6, 0.66]},
                     "vs_previous": {"delta": 0.184, "ci95": [0.139, 0.229], "format_gain": 0.012, "task_gain": 0.172},

@@ -126,16 +126,27 @@ def test_gradients_are_scaled_down_to_the_limit_and_never_up(limit: float) -> No
         torch.testing.assert_close(found, gradient * min(1.0, limit / norm), atol=1e-6, rtol=1e-4)
 
 
-def test_splitting_a_step_into_microbatches_changes_neither_loss_nor_gradient() -> None:
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-3)])
+def test_splitting_a_step_into_microbatches_changes_neither_loss_nor_gradient(
+    dtype: torch.dtype, tolerance: float
+) -> None:
     found = []
     for budget in (1, 9, 1000):
-        engine = Watched(Bigram(), Optim(lr=0.1, **FLAT), 10, budget)
+        engine = Watched(Bigram(dtype=dtype), Optim(lr=0.1, **FLAT), 10, budget)
         result = engine.step(rows_of(9), CrossEntropy())
         found.append((result.loss, result.metrics["token_accuracy"], engine.gradients))
     for loss, accuracy, gradients in found[1:]:
         assert loss == pytest.approx(found[0][0], rel=1e-6) and accuracy == found[0][1]
         for one, other in zip(gradients, found[0][2], strict=True):
-            torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+            torch.testing.assert_close(one, other, atol=tolerance, rtol=10 * tolerance)
+
+
+def test_scores_are_at_the_temperature() -> None:
+    model, (row,) = Bigram(), rows_of(1)
+    (scored,) = Engine(model, Optim(), 10, 100).score([row], 0.5)
+    logits = (model.embedding[list(row.tokens[:-1])] @ model.lm_head.weight.T).detach() / 0.5
+    expected = logits.log_softmax(-1).gather(-1, torch.tensor(row.tokens[1:])[:, None])[:, 0]
+    assert scored.old_logprobs == pytest.approx((0.0, *expected.tolist()), abs=1e-5)
 
 
 def test_evaluating_gives_the_loss_of_a_step_and_leaves_no_gradient() -> None:
@@ -158,7 +169,9 @@ def test_tiny_updates_add_up_in_float32_masters() -> None:
     engine = Engine(model, Optim(lr=1e-6, **FLAT), 1000, 1000)
     for _ in range(100):
         engine.step(rows_of(5), CrossEntropy())
-    moved = [(parameter - before).float().abs() for parameter, before in zip(model.parameters(), start, strict=True)]
+    moved = [
+        (parameter.detach() - before).float().abs() for parameter, before in zip(model.parameters(), start, strict=True)
+    ]
     assert max(float(part.max()) for part in moved) > 5e-5
     for parameter, master, before in zip(engine.parameters, engine.masters, start, strict=True):
         assert master.dtype == torch.float32

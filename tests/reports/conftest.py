@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import synthetic_run
+
+from tests.reports import synthetic_run
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import synthetic_run
 
 from sharpen.errors import RunError
 from sharpen.reports.html import write
+from tests.reports import synthetic_run
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 VOID = {"meta", "br", "img"}

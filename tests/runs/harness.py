@@ -1,4 +1,6 @@
-"""Kill a tiny run again and again: `python -m tests.runs.harness FOLDER` prints one JSON line a kill point.
+"""Kill a tiny run again and again: `python -m tests.runs.harness FOLDER EVERY` prints one JSON line a kill point.
+
+EVERY thins the kinds of change to the disk at which it kills: 1 takes all of them.
 
 It is a process of its own, which has imported everything and started no threads, so that it can fork: each
 child runs the pipeline and sends itself SIGKILL at a chosen point; the next goes on with the directory.
@@ -18,11 +20,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from sharpen.reports import html  # noqa: F401 - imported before the forks
 from sharpen.runs import manifest, store
 from sharpen.runs.observer import Observer
-from sharpen.stages import pipeline
+from sharpen.stages import pipeline, summary
 from tests.runs.lab import World, bits, differences, forked, one_thread, quick
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -115,7 +118,8 @@ def torn(function: str, part: str, count: int, share: float) -> Point:
             os.truncate(target, before + int((size - before) * share))
             os.kill(os.getpid(), signal.SIGKILL)
 
-        setattr(store, function, write)
+        for module in (store, summary):
+            mock.patch.object(module, function, write, create=True).start()
 
     return Point(f"{share:.0%} of {function} {count} of {part}", arm)
 
@@ -155,17 +159,18 @@ def with_workers(count: int) -> Point:
     return Point(point.name, point.arm, workers=True)
 
 
-def choose(seen: list[str], spread: int) -> list[Point]:
-    """The first, middle and last of each kind of change, thinned; and others spread evenly over the run."""
+def choose(seen: list[str], every: int) -> list[Point]:
+    """One change of each `every`-th kind, now an early one, now a late one, and some spread evenly over the run."""
     kinds: dict[str, list[int]] = defaultdict(list)
     for index, what in enumerate(seen):
         kinds[what].append(index)
-    chosen = {places[len(places) * turn % len(places)] for turn, places in enumerate(kinds.values())}
-    chosen |= {round(index * (len(seen) - 1) / (spread - 1)) for index in range(spread)}
+    ordered = list(kinds.values())
+    chosen = {places[7 * turn % len(places)] for turn, places in enumerate(ordered) if turn % every == 0}
+    chosen |= {round(share * (len(seen) - 1) / 10) for share in range(11)}
     return [at(index, seen[index]) for index in sorted(chosen)]
 
 
-def main(folder: Path, spread: int) -> None:
+def main(folder: Path, every: int) -> None:
     """Print a line for the undisturbed run, then one for each kill point."""
     one_thread()
     world = World(folder / "world")
@@ -204,13 +209,13 @@ def main(folder: Path, spread: int) -> None:
     expected = bits(undisturbed)
     print(json.dumps({"changes": len(seen), "kinds": len(set(seen))}), flush=True)
 
-    points = choose(seen, spread)
+    points = choose(seen, every)
     points += [torn("append", "metrics", count, share) for count, share in ((0, 0.0), (4, 0.5), (8, 0.99))]
     points += [torn("append", "events", count, 0.7) for count in (0, 5, 12)]
     points += [torn("append", "journal", count, share) for count, share in ((0, 0.4), (2, 0.7), (4, 0.1))]
-    points += [torn("write_text", part, 1, 0.5) for part in ("rollouts", "evals", "summary")]
+    points += [torn("write_text", part, 0, 0.5) for part in ("rollouts", "evals", "summary")]
     points += [between_files(count) for count in (0, 7, 9, 20, 31)]
-    points += [too_big(limit) for limit in (0, 400, 20_000, 80_000)]
+    points += [too_big(limit) for limit in (0, 400, 20_000, 60_000)]
     points += [with_workers(len(seen) * share // 8) for share in (3, 6)]
     for number, point in enumerate(points):
         run = folder / f"run-{number}"
@@ -226,4 +231,4 @@ def main(folder: Path, spread: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 24)
+    main(Path(sys.argv[1]), int(sys.argv[2]))

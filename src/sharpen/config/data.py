@@ -42,7 +42,7 @@ class ReasoningGymData(Config):
     generator: str
     """The dataset's name in reasoning-gym, such as `chain_sum`."""
 
-    params: Annotated[dict[str, Any], Field(default_factory=dict)]
+    params: dict[str, Any] = Field(default_factory=dict)
     """The generator's own parameters."""
 
     start: Annotated[int, Field(ge=0)] = 0

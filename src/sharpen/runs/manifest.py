@@ -14,6 +14,8 @@ from typing import Any
 from sharpen.errors import CheckpointError
 
 NAME = "manifest.json"
+OWN = "manifest_sha256"
+"""The manifest's digest of its other entries: a flipped bit in a step or an offset is damage too."""
 
 
 @contextmanager
@@ -30,9 +32,10 @@ def publish(folder: Path, facts: Mapping[str, Any]) -> Iterator[Path]:
     aside.mkdir()
     try:
         yield aside
-        files = {path.name: _digest(path) for path in sorted(aside.iterdir())}
-        (aside / NAME).write_text(json.dumps({"schema_version": 1, "files": files, **facts}, indent=1))
-        for path in aside.iterdir():
+        files = {path.relative_to(aside).as_posix(): _digest(path) for path in _files(aside)}
+        content = {"schema_version": 1, "files": files, **facts}
+        (aside / NAME).write_text(json.dumps({**content, OWN: _own_digest(content)}, indent=1))
+        for path in aside.rglob("*"):
             _sync(path)
         _sync(aside)
     except BaseException:
@@ -50,8 +53,11 @@ def verify(folder: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((folder / NAME).read_text())
         files = manifest["files"]
+        own = manifest.pop(OWN, None)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError("no readable manifest", value=str(folder / NAME)) from error
+    if own != _own_digest(manifest):
+        raise CheckpointError("the manifest does not match its own digest", value=str(folder / NAME))
     for name, digest in files.items():
         try:
             found = _digest(folder / name)
@@ -60,6 +66,14 @@ def verify(folder: Path) -> dict[str, Any]:
         if found != digest:
             raise CheckpointError("a file does not match its manifest", value=str(folder / name))
     return manifest
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _own_digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

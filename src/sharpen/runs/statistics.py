@@ -44,11 +44,16 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def paired_difference(before: Sequence[float], after: Sequence[float]) -> Difference:
-    """Mean of after - before over the same items in the same order, with a bootstrap interval over items."""
+    """Mean of after - before over the same items in the same order, with a bootstrap interval over items.
+
+    Values lie between 0 and 1. Where every item changes alike, the bootstrap would claim certainty even
+    from one item; by Clopper-Pearson at most a share `slack` of all items may change otherwise.
+    """
     assert len(before) == len(after)
     differences = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
     if np.ptp(differences) == 0:
-        return Difference(float(differences[0]), Interval(float(differences[0]), float(differences[0])))
+        delta, slack = float(differences[0]), 1 - 0.025 ** (1 / len(differences))
+        return Difference(delta, Interval(delta - slack * (1 + delta), delta + slack * (1 - delta)))
     return Difference(float(differences.mean()), interval(differences.tolist()))
 
 

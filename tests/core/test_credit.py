@@ -1,0 +1,131 @@
+"""From grades to rows, when faults stop a run, and what a step reports, by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from sharpen.config.stages import RFT
+from sharpen.data.render import Renderer
+from sharpen.guards.faults import FaultGuard, count
+from sharpen.stages.credit import credit
+from sharpen.stages.report import Clock, rft_line, rollout_lines
+from sharpen.train.engine import StepResult
+from sharpen.types import Example, Fault, Grade, Group, Rollout, Sample, Segment
+
+OUTAGE = Grade(None, fault=Fault("python_grader_runtime_error", "down"))
+
+
+def stage(preset: str = "grpo", max_tokens: int = 10) -> RFT:
+    return RFT.model_validate(
+        {
+            "data": {"path": "x.jsonl"},
+            "grader": {"type": "string_check"},
+            "algorithm": {"preset": preset},
+            "sampling": {"max_tokens": max_tokens},
+        }
+    )
+
+
+def rollout(length: int, prompt: int = 2, version: int = 0) -> Rollout:
+    tokens = (*range(prompt), *range(50, 50 + length))
+    mask = (False,) * prompt + (True,) * length
+    logprobs = (0.0,) * prompt + tuple(-0.5 - index for index in range(length))
+    return Rollout(
+        (Segment(tokens, mask, logprobs, version),), Sample("a" * length, "stop" if length < 10 else "length")
+    )
+
+
+def group(grades: list[Grade | float], lengths: list[int], name: str = "e") -> Group:
+    made = tuple(grade if isinstance(grade, Grade) else Grade(grade) for grade in grades)
+    return Group(Example(name, ()), tuple(map(rollout, lengths)), made)
+
+
+def test_rewards_become_advantages_on_the_sampled_tokens() -> None:
+    credited = credit(stage(), [group([0.0, 1.0], [3, 2])])
+    assert credited.rewards == [[0.0, 1.0]]
+    low, high = -math.sqrt(0.5), math.sqrt(0.5)
+    assert [row.advantages for row in credited.rows] == [
+        pytest.approx((0, 0, low, low, low)),
+        pytest.approx((0, 0, high, high)),
+    ]
+    assert [row.rollout_logprobs for row in credited.rows] == [(0, 0, -0.5, -1.5, -2.5), (0, 0, -0.5, -1.5)]
+    assert [(row.atom, row.shared, row.trained) for row in credited.rows] == [("0", 2, 3), ("0", 2, 2)]
+
+
+def test_faulty_rollouts_train_nothing_and_move_no_ones_advantage() -> None:
+    credited = credit(stage(), [group([0.0, OUTAGE, 1.0], [3, 4, 2])])
+    assert credited.rewards == [[0.0, None, 1.0]]
+    assert credited.advantages == [pytest.approx([-math.sqrt(0.5), 0.0, math.sqrt(0.5)])]
+    assert [row.trained for row in credited.rows] == [3, 2]
+
+
+def test_a_group_with_one_valid_grade_is_dropped_and_one_without_spread_keeps_its_rows() -> None:
+    credited = credit(stage(), [group([OUTAGE, 1.0], [3, 4]), group([1.0, 1.0], [5, 6])])
+    assert credited.advantages == [None, [0.0, 0.0]]
+    assert [(row.atom, row.trained, any(row.advantages)) for row in credited.rows] == [("1", 5, False), ("1", 6, False)]
+
+
+def test_the_overlong_penalty_lowers_dapos_rewards_only() -> None:
+    """max_tokens = 10, a buffer of 2: length 9 costs a half, length 10 one."""
+    graded = [group([1.0, 1.0, 1.0], [8, 9, 10])]
+    assert credit(stage("dapo"), graded).rewards == [pytest.approx([1.0, 0.5, 0.0])]
+    assert credit(stage("grpo"), graded).rewards == [[1.0, 1.0, 1.0]]
+
+
+def test_the_guard_pauses_above_the_share_of_one_step() -> None:
+    guard = FaultGuard(0.2, 3)
+    assert guard.check([OUTAGE] * 2 + [Grade(1.0)] * 8) is None, "20 % is not above 20 %"
+    cause = guard.check([OUTAGE] * 3 + [Grade(1.0)] * 7)
+    assert cause is not None and "3 of 10" in cause and "python_grader_runtime_error: down" in cause
+
+
+def test_the_guard_pauses_on_the_third_step_running_with_any_fault() -> None:
+    guard = FaultGuard(0.5, 3)
+    few, none = [OUTAGE] + [Grade(1.0)] * 9, [Grade(0.0)] * 10
+    assert [guard.check(grades) for grades in (few, few, none, few, few)] == [None] * 5
+    cause = guard.check(few)
+    assert cause is not None and "3 steps running" in cause
+    assert FaultGuard(0.5, 3, running=2).check(few) is not None, "a restart does not forget"
+
+
+def test_a_completions_fault_is_no_reason_to_pause_but_is_counted() -> None:
+    wrong = Grade(0.0, fault=Fault("parse_error"))
+    guard = FaultGuard(0.0, 1)
+    assert guard.check([wrong] * 10) is None
+    assert count([wrong, wrong, OUTAGE, Grade(1.0)]) == {"parse_error": 2, "python_grader_runtime_error": 1}
+
+
+def test_a_steps_line_by_hand() -> None:
+    groups = [group([0.0, 1.0, OUTAGE], [4, 6, 10]), group([1.0, 1.0, 1.0], [1, 2, 1])]
+    credited = credit(stage(), groups)
+    result = StepResult(0.5, math.inf, 1e-5, True, {"entropy": 2.0, "logprob_gap": 0.1, "logprob_gap_max": 0.3})
+    line: dict[str, Any] = rft_line(stage(), credited, [result], 0.01, Clock(), 3)
+    assert (line["loss"], line["grad_norm"], line["skipped"], line["kl"]) == (0.5, None, True, 0.01)
+    assert line["reward"] == {"mean": 0.8, "std": pytest.approx(0.4), "by_grader": {"string_check": 0.8}}
+    assert line["no_spread_share"] == 0.5 and line["dropped_groups"] == 0
+    assert line["length"] == {"mean": 4.0, "max": 10, "truncated_share": pytest.approx(1 / 6)}
+    assert line["logprob_gap"] == {"mean": 0.1, "max": 0.3} and line["entropy"] == 2.0
+    assert line["faults"] == {"python_grader_runtime_error": 1} and line["policy_lag"] == 3
+    assert line["tokens"] == {"sampled": 24, "trained": 10}
+
+
+def test_with_several_updates_the_gap_is_that_before_the_first() -> None:
+    credited = credit(stage(), [group([0.0, 1.0], [3, 2])])
+    first = StepResult(0, 1, 1, False, {"logprob_gap": 0.1, "logprob_gap_max": 0.2, "clip_fraction": 0.0})
+    last = StepResult(0, 1, 1, False, {"logprob_gap": 0.5, "logprob_gap_max": 0.6, "clip_fraction": 0.4})
+    line = rft_line(stage(), credited, [first, last], None, Clock(), 0)
+    assert line["logprob_gap"] == {"mean": 0.1, "max": 0.2} and line["clip_fraction"] == 0.4
+
+
+def test_a_line_for_every_completion() -> None:
+    credited = credit(stage(), [group([0.0, 1.0], [3, 2]), group([OUTAGE, 1.0], [1, 1], "f")])
+    lines = rollout_lines(credited, Renderer(None, frozenset()))
+    assert [line["example"] for line in lines] == ["e", "e", "f", "f"]
+    assert [line["tokens"] for line in lines] == [[50, 51, 52], [50, 51], [50], [50]]
+    assert [line["reward"] for line in lines] == [0.0, 1.0, None, 1.0]
+    high = math.sqrt(0.5)
+    assert [line["advantage"] for line in lines] == [pytest.approx(-high), pytest.approx(high), None, None]
+    assert [line["fault"] for line in lines] == [None, None, "python_grader_runtime_error", None]

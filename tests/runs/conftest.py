@@ -1,0 +1,33 @@
+"""What the tests of whole runs share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sharpen.stages import pipeline
+from tests.runs.lab import World, bits, quick
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def here() -> Iterator[None]:
+    """Grade in this process."""
+    with quick():
+        yield
+
+
+@pytest.fixture(scope="session")
+def undisturbed(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The bits of `world.whole()`, run without a hitch."""
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    with quick():
+        pipeline.run(world.whole(), run, base=world.folder)
+    return bits(run)
