@@ -1,7 +1,7 @@
 """Write the README's tables of figures from committed JSON, so that none is typed by hand.
 
-    python docs/tables.py            # rewrite README.md
-    python docs/tables.py --check    # exit 1 when a table does not match its JSON
+python docs/tables.py            # rewrite README.md
+python docs/tables.py --check    # exit 1 when a table does not match its JSON
 """
 
 from __future__ import annotations
@@ -68,5 +68,5 @@ def _points(difference: dict[str, Any]) -> str:
 if __name__ == "__main__":
     present = README.read_text()
     if "--check" in sys.argv:
-        sys.exit(0 if filled(present) == present else "README.md's tables differ from their JSON: python docs/tables.py")
+        sys.exit("README.md differs from its JSON: run python docs/tables.py" if filled(present) != present else 0)
     README.write_text(filled(present))

@@ -143,3 +143,20 @@ def test_scoring_gives_the_logprobs_of_whole_sequences_in_any_packing(loaded: Lo
         for row, scored in zip(rows, Engine(loaded.model, OPTIM, 10, budget).score(rows, 0.8), strict=True):
             found = [value for value, sampled in zip(scored.old_logprobs, row.mask, strict=True) if sampled]
             assert found == pytest.approx(logprobs(plain, row, 0.8).tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_in_bfloat16_the_gradient_points_the_same_way(tmp_path: Path, name: str) -> None:
+    """As against float64 on the same rounded weights; on policy, where no clip can tip over."""
+    from transformers import AutoModelForCausalLM
+
+    folder = tiny_model(tmp_path, initializer_range=0.15)
+    ours = load(folder, torch.bfloat16)
+    plain = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.bfloat16).double()
+    rows = [replace(row, old_logprobs=()) for row in groups()]
+    plain_loss(plain.eval(), rows, name, 1.0).backward()
+    engine = Watched(ours.model, OPTIM, 10, 60)
+    engine.step(rows, LOSSES[name])
+    expected = torch.cat([parameter.grad.flatten() for parameter in plain.parameters() if parameter.grad is not None])
+    found = torch.cat([gradient.double().flatten() for gradient in engine.gradients])
+    assert float((found - expected).norm() / expected.norm()) < 0.05

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharpen.data.order import generator, indices
+from sharpen.data.order import Key, generator, indices
 
 KEY = (7, "sft", "order")
 
@@ -34,7 +34,7 @@ def test_numbers_are_counted_on_the_key_not_on_the_order_of_asking() -> None:
     first = generator((7, "rft", 3)).random(4).tolist()
     generator((1,)).random(100)
     assert generator((7, "rft", 3)).random(9)[:4].tolist() == first
-    keys = [(7, "rft", 3), (7, "rft", "3"), (7, "rft3"), (73, "rft"), ()]
+    keys: list[Key] = [(7, "rft", 3), (7, "rft", "3"), (7, "rft3"), (73, "rft"), ()]
     assert len({generator(key).random() for key in keys}) == len(keys)
 
 

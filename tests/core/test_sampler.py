@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def requests_of(count: int, prompts: int = 3) -> list[Request]:
     return [Request(texts[index * prompts // count], (7, "rft", 0, index)) for index in range(count)]
 
 
-def run(loaded: Loaded, requests: Sequence[Request], params: Params = PARAMS, **settings: int) -> list[Segment]:
+def run(loaded: Loaded, requests: Sequence[Request], params: Params = PARAMS, **settings: Any) -> list[Segment]:
     return asyncio.run(LocalSampler(loaded.model, loaded.stop, **settings).sample(requests, params))
 
 
@@ -60,7 +61,7 @@ def test_neighbours_and_their_keys_change_no_text(loaded: Loaded) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"max_rows": 1}, {"max_rows": 5}, {"prefill_tokens": 1}, {"prefill_tokens": 20}])
-def test_several_batches_and_prefills_make_the_same_texts_as_one(loaded: Loaded, settings: dict[str, int]) -> None:
+def test_several_batches_and_prefills_make_the_same_texts_as_one(loaded: Loaded, settings: dict[str, Any]) -> None:
     requests = requests_of(12)
     whole, parts = run(loaded, requests), run(loaded, requests, **settings)
     for one, other in zip(whole, parts, strict=True):

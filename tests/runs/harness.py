@@ -109,7 +109,8 @@ def torn(function: str, part: str, count: int, share: float) -> Point:
             before = path.stat().st_size if path.exists() and function == "append" else 0
             left[0] -= part in str(path)
             if left[0] >= 0:
-                return original(path, *arguments, **options)
+                original(path, *arguments, **options)
+                return
             target = path if function == "append" else path.with_name("torn")
             original(target, *arguments, **options)
             size = target.stat().st_size

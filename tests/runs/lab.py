@@ -17,6 +17,7 @@ from sharpen.config.load import parse
 from sharpen.config.recipe import Recipe
 from sharpen.errors import SharpenError
 from sharpen.runs import statistics
+from sharpen.runs.store import read_lines
 from sharpen.stages import evaluate, rft
 from sharpen.types import Example, Grade, Sample
 from tests.tiny import tiny_model
@@ -106,7 +107,7 @@ PLUGIN = {"type": "plugin", "use": "tests.runs.lab:letters"}
 
 def letters(sample: dict[str, Any], item: dict[str, Any]) -> float:
     """The share of lower-case letters: nearly every completion of a random model has another one."""
-    text = sample["output_text"]
+    text: str = sample["output_text"]
     return sum(character.islower() for character in text) / max(1, len(text))
 
 
@@ -152,7 +153,7 @@ def quick(function: Callable[[dict[str, Any], dict[str, Any]], float | Grade] = 
 
 def events(run: Path, *kinds: str) -> list[Row]:
     """The events of a run, of some kinds or all."""
-    lines = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    lines = read_lines(run / "events.jsonl")
     return [line for line in lines if not kinds or line["event"] in kinds]
 
 
@@ -163,7 +164,7 @@ def bits(run: Path) -> dict[str, Any]:
         for path in run.glob(pattern):
             if path.name != "manifest.json":
                 found[str(path.relative_to(run))] = path.read_bytes()
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = read_lines(run / "metrics.jsonl")
     found["metrics.jsonl"] = [{key: value for key, value in line.items() if key != "time"} for line in lines]
     summary = json.loads((run / "summary.json").read_text())
     for stage in summary["stages"]:
@@ -187,25 +188,33 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 def forked(work: Callable[[], Any], log: Path) -> tuple[int, str]:
     """Do the work in a forked child. Returns its exit status (-9 when killed) and what it raised."""
+    reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        status, said = 0, ""
+        status = 1
         try:
-            with log.open("a") as file:
-                os.dup2(file.fileno(), 1)
-                os.dup2(file.fileno(), 2)
-            work()
-        except SharpenError as error:
-            status, said = error.exit_code, f"{type(error).__name__}: {error}"
-        except BaseException:
-            status, said = 1, traceback.format_exc()
-        log.with_suffix(".said").write_text(said)
-        os._exit(status)
-    _, code = os.waitpid(pid, 0)
-    said_file = log.with_suffix(".said")
-    said = said_file.read_text() if said_file.exists() else ""
-    said_file.unlink(missing_ok=True)
-    return os.waitstatus_to_exitcode(code), said
+            status = _in_child(work, log, writing)
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as said:
+        text = said.read().decode()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), text
+
+
+def _in_child(work: Callable[[], Any], log: Path, writing: int) -> int:
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    status, said = 0, ""
+    try:
+        work()
+    except SharpenError as error:
+        status, said = error.exit_code, f"{type(error).__name__}: {error}"
+    except BaseException:
+        status, said = 1, traceback.format_exc()
+    os.write(writing, said.encode()[:60_000])
+    return status
 
 
 def one_thread() -> None:

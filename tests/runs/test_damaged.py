@@ -55,7 +55,7 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-7])
 
 
-DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a flipped bit of the weights": (flip, "model.safetensors"),
     "a flipped bit of the optimiser": (flip, "trainer.safetensors"),
     "a flipped bit of the counters": (flip, "state.json"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.runs.lab import World, bits, events, labelled, write_rows
 
 pytestmark = pytest.mark.usefixtures("here")
 
+SRC = Path(__file__).parents[2] / "src"
 HOLD = """
 import sys
 from pathlib import Path
@@ -31,15 +33,18 @@ def test_a_directory_that_another_process_holds_is_refused(world: World, tmp_pat
     pipeline.run(world.recipe(world.sft_stage()), run, base=world.folder)
     before = (run / "events.jsonl").read_bytes()
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD, str(run)],
+        env={**os.environ, "PYTHONPATH": str(SRC)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert holder.stdout and holder.stdout.readline() == "held\n"
-    for attempt in (
-        lambda: pipeline.run(world.recipe(), run, base=world.folder),
-        lambda: pipeline.resume(run),
-    ):
-        with pytest.raises(RunError, match=f"another process is at work.*process {holder.pid}"):
-            attempt()
+    refused = rf"another process is at work.*process {holder.pid}"
+    with pytest.raises(RunError, match=refused):
+        pipeline.run(world.recipe(), run, base=world.folder)
+    with pytest.raises(RunError, match=refused):
+        pipeline.resume(run)
     assert (run / "events.jsonl").read_bytes() == before
     holder.kill()
     holder.communicate()
@@ -51,7 +56,7 @@ def test_a_finished_run_is_not_overwritten(world: World, tmp_path: Path) -> None
     recipe = world.recipe(world.sft_stage())
     pipeline.run(recipe, run, base=world.folder)
     before = bits(run)
-    with pytest.raises(RunError, match="already holds a run.*--resume"):
+    with pytest.raises(RunError, match=r"already holds a run.*--resume"):
         pipeline.run(recipe, run, base=world.folder)
     assert bits(run) == before
     assert pipeline.resume(run)["status"] == "finished"

@@ -81,7 +81,15 @@ class Renderer:
         return [place <= ends[-1] for place in range(len(turn))]
 
     def _template(self, messages: Sequence[Message], *, ask: bool) -> str:
-        return str(self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=ask, tokenize=False))
+        try:
+            return str(self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=ask, tokenize=False))
+        except Exception as error:  # a foreign boundary: templates are programs of the model's folder
+            roles = [message["role"] for message in messages]
+            raise DataError(
+                f"the model's chat template refuses the conversation: {error}",
+                value=roles,
+                remedy="Give the turns in the order and with the roles that the model knows",
+            ) from error
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -126,7 +126,7 @@ def append(path: Path, lines: Iterable[Line], *, sync: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         _drop_partial_line(file)
-        file.write("".join(_dump(line) for line in lines).encode(errors="backslashreplace"))
+        file.write("".join(_dump(line) for line in lines).encode(errors="replace"))
         if sync:
             file.flush()
             os.fsync(file.fileno())
@@ -141,7 +141,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.writing")
-    with aside.open("w", encoding="utf-8", errors="backslashreplace") as file:
+    with aside.open("w", encoding="utf-8", errors="replace") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

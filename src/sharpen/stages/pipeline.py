@@ -57,7 +57,7 @@ def run(
     Paths in the recipe are relative to `base`. SIGINT and SIGTERM end the run with a checkpoint after the
     step under way (Interrupted). Raises RunError when `out` already holds a run or is in use.
     """
-    with RunDir(out, observer) as directory:
+    with _full_disk(out), RunDir(out, observer) as directory:
         if (out / "recipe.yaml").exists():
             raise RunError(
                 "this directory already holds a run",
@@ -79,7 +79,7 @@ def resume(
         raise RunError(
             "a resumed run keeps its recipe", value=list(overrides), remedy="Leave --set out, or start a new run"
         )
-    with RunDir(out, observer) as directory:
+    with _full_disk(out), RunDir(out, observer) as directory:
         resolved, changed = reopen(out)
         directory.event("resumed")
         if changed:
@@ -203,8 +203,8 @@ class _Run:
             if self.directory.last_event != status:
                 self.directory.event(status, cause=cause)
             self._close(status)
-        except OSError:
-            pass  # the disk is full: the cause is being raised anyway
+        except Exception:
+            pass  # the disk may be full, the report unwritable: the cause is being raised, and nothing may hide it
 
 
 @contextmanager
@@ -232,6 +232,8 @@ def _full_disk(path: Path) -> Iterator[None]:
     """Turn a full disk into a clear error. Checkpoints are written aside, so the last one is intact."""
     try:
         yield
+    except SharpenError:
+        raise
     except Exception as error:
         no_space = isinstance(error, OSError) and error.errno in NO_SPACE
         if no_space or "os error 28" in str(error) or "os error 27" in str(error):  # safetensors' own error

@@ -84,7 +84,7 @@ class Work:
         for name in self.tokens:
             self.tokens[name] += line["tokens"][name]
         self.run.metrics({"stage": self.stage.name, "type": self.stage_type, "step": step, "steps": steps, **line})
-        self._keep_best(step, line.get("validation"))
+        self._keep_best(step, engine, line.get("validation"))
         if step == steps:
             return
         if step % self.stage.save_every == 0 or self.stop.cause:
@@ -113,12 +113,13 @@ class Work:
         """`sft` or `rft`."""
         return str(getattr(self.stage, "type"))  # noqa: B009 - each stage has its own literal
 
-    def _keep_best(self, step: int, validation: dict[str, float] | None) -> None:
+    def _keep_best(self, step: int, engine: Engine, validation: dict[str, float] | None) -> None:
         if not validation:
             return
         score = validation["reward"] if "reward" in validation else -validation["loss"]
         if not math.isfinite(score) or (self.best is not None and score <= self.best):
             return
+        checkpoint.check_finite(engine)
         self.best = score
         with publish(self.folder / "best", {"step": step, "validation": validation}) as aside:
             save(self.loaded.model, self.loaded.tokenizer, aside, self.loaded.dtype)

@@ -1,0 +1,224 @@
+"""Every field of a recipe does something: a run in which it differs comes out different."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import torch
+
+from sharpen.config.algorithms import Algorithm
+from sharpen.config.optim import Optim
+from sharpen.config.recipe import Eval, Recipe
+from sharpen.config.stages import RFT, SFT, Sampling
+from sharpen.errors import SharpenError
+from sharpen.graders.base import grader_fault
+from sharpen.runs.store import read_lines
+from sharpen.stages import pipeline
+from sharpen.types import Grade
+from tests.runs.lab import PLUGIN, World, bits, events, labelled, letters, prompts, quick
+from tests.tiny import tiny_model
+
+MODELS = (Recipe, SFT, RFT, Sampling, Optim, Algorithm, Eval)
+
+EXCLUDED = {
+    "SFT.type": "chooses the class; `Recipe.stages` has a case",
+    "RFT.type": "chooses the class; `Recipe.stages` has a case",
+    "Recipe.threads": "has a test of its own below: two threads must not be started in a process that forks",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Two values of a field, in a recipe where it matters."""
+
+    before: Any
+    after: Any
+    around: dict[str, Any] = field(default_factory=dict)
+    faulty: bool = False
+    raises: str = ""
+
+
+def inline(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "inline", "rows": rows}
+
+
+SECOND_MODEL = "another model"
+STEEP = {"lr": 0.03, "warmup_ratio": 0.0}
+TWICE = {"num_iterations": 4}
+
+CASES: dict[str, Case] = {
+    "Recipe.model": Case(None, SECOND_MODEL),
+    "Recipe.seed": Case(3, 4),
+    "Recipe.dtype": Case("float32", "bfloat16"),
+    "Recipe.stages": Case("sft", "rft"),
+    "Recipe.evals": Case(0, 1),
+    "SFT.name": Case("one", "two"),
+    "SFT.data": Case(inline(labelled("one", 6)), inline(labelled("two", 6))),
+    "SFT.validation": Case(inline(labelled("three", 3)), inline(labelled("four", 3))),
+    "SFT.optim": Case({"lr": 1e-3}, {"lr": 2e-3}),
+    "SFT.eval_every": Case(2, 3, {"validation": inline(labelled("three", 3))}),
+    "SFT.save_every": Case(2, 3),
+    "SFT.tokens_per_microbatch": Case(4096, 40),
+    "SFT.epochs": Case(1, 1.5),
+    "SFT.batch_size": Case(4, 3),
+    "SFT.max_length": Case(2048, 30, raises="DataError"),
+    "RFT.name": Case("one", "two"),
+    "RFT.data": Case(inline(prompts("one", 4)), inline(prompts("two", 4))),
+    "RFT.validation": Case(inline(prompts("three", 3)), inline(prompts("four", 3))),
+    "RFT.optim": Case({"lr": 1e-3}, {"lr": 2e-3}),
+    "RFT.eval_every": Case(2, 3, {"validation": inline(prompts("three", 3))}),
+    "RFT.save_every": Case(1, 2),
+    "RFT.tokens_per_microbatch": Case(4096, 40),
+    "RFT.grader": Case(PLUGIN, {**PLUGIN, "use": "tests.stages.test_fields:digits"}),
+    "RFT.algorithm": Case({"preset": "dapo", **TWICE}, {"preset": "grpo", **TWICE}),
+    "RFT.prompts_per_step": Case(2, 3),
+    "RFT.group_size": Case(3, 4),
+    "RFT.steps": Case(2, 3),
+    "RFT.sampling": Case({"max_tokens": 8}, {"max_tokens": 7}),
+    "RFT.max_fault_share": Case(0.2, 0.1, {"max_fault_steps": 9}, faulty=True, raises="GraderError"),
+    "RFT.max_fault_steps": Case(9, 2, faulty=True, raises="GraderError"),
+    "Sampling.temperature": Case(1.0, 0.9),
+    "Sampling.max_tokens": Case(8, 7),
+    "Optim.lr": Case(1e-3, 2e-3),
+    "Optim.schedule": Case("cosine", "linear"),
+    "Optim.warmup_ratio": Case(0.1, 0.5),
+    "Optim.weight_decay": Case(0.0, 0.1),
+    "Optim.beta1": Case(0.9, 0.8),
+    "Optim.beta2": Case(0.99, 0.9),
+    "Optim.max_grad_norm": Case(1.0, 0.1),
+    "Algorithm.preset": Case("grpo", "dapo"),
+    "Algorithm.clip_low": Case(0.2, 0.02, {"optim": STEEP, **TWICE}),
+    "Algorithm.clip_high": Case(0.28, 0.02, {"optim": STEEP, **TWICE}),
+    "Algorithm.normalizer": Case("sequence", "token"),
+    "Algorithm.overlong_buffer": Case(0.0, 0.5),
+    "Algorithm.mismatch_cap": Case(2.0, 0.5),  # below 1, so that it caps the ratio of equal policies
+    "Algorithm.num_iterations": Case(1, 2),
+    "Eval.name": Case("one", "two"),
+    "Eval.data": Case(inline(prompts("one", 4)), inline(prompts("two", 4))),
+    "Eval.grader": Case(PLUGIN, {**PLUGIN, "use": "tests.stages.test_fields:digits"}),
+    "Eval.max_tokens": Case(8, 7),
+    "Eval.samples": Case(1, 2),
+    "Eval.temperature": Case(1.0, 0.9),
+}
+
+
+def digits(sample: dict[str, Any], item: dict[str, Any]) -> float:
+    """Another grader than `letters`."""
+    text: str = sample["output_text"]
+    return sum(not character.islower() for character in text[::2]) / max(1, len(text))
+
+
+def graders(config: Any, faulty: bool) -> Callable[..., float | Grade]:
+    """The function that a config names; a faulty one fails on the first completion of every step."""
+    function = {"tests.runs.lab:letters": letters}.get(config["use"], digits)
+    count = iter(range(10_000))
+
+    def grade(sample: dict[str, Any], item: dict[str, Any]) -> float | Grade:
+        return grader_fault("other_error", "down") if faulty and next(count) % 6 == 0 else function(sample, item)
+
+    return grade
+
+
+@cache
+def second_model() -> str:
+    folder = TemporaryDirectory()
+    KEPT.append(folder)
+    return str(tiny_model(Path(folder.name) / "model", seed=1, num_hidden_layers=1))
+
+
+KEPT: list[TemporaryDirectory[str]] = []
+
+
+def build(world: World, owner: str, name: str, value: Any, around: dict[str, Any]) -> tuple[Recipe, Any]:
+    """A recipe with one field set, and the grader's config."""
+    stage_around = {key: around[key] for key in around if key != "num_iterations"}
+    algorithm = {"preset": "dapo", **{key: around[key] for key in around if key == "num_iterations"}}
+    sft, rft = world.sft_stage(), world.rft_stage(steps=3, algorithm=algorithm)
+    evaluation, settings, grader = world.eval_config(), {}, PLUGIN
+    stages: list[dict[str, Any]] = []
+    evals: list[dict[str, Any]] = []
+    match owner:
+        case "Recipe" if name == "stages":
+            stages = [{"sft": sft, "rft": rft}[value]]
+        case "Recipe" if name == "evals":
+            evals = [evaluation] * value
+        case "Recipe":
+            settings = {name: second_model() if value == SECOND_MODEL else world.model if value is None else value}
+            stages = [sft]
+        case "SFT":
+            stages = [{**sft, **stage_around, name: value}]
+        case "Optim":
+            stages = [{**sft, "optim": {"lr": 1e-3, name: value}}]
+        case "RFT":
+            stages = [{**rft, **stage_around, name: value}]
+            grader = stages[0]["grader"]
+        case "Sampling":
+            stages = [{**rft, "sampling": {"max_tokens": 8, name: value}}]
+        case "Algorithm":
+            stages = [{**rft, **stage_around, "algorithm": {**algorithm, name: value}}]
+        case "Eval":
+            evals = [{**evaluation, name: value}]
+            grader = evals[0]["grader"]
+    return world.recipe(*stages, evals=evals, **settings), grader
+
+
+def outcome(world: World, run: Path, key: str, value: Any, case: Case) -> dict[str, Any]:
+    """What a run comes to: its bits without the recipe's own words, its checkpoints, its error."""
+    owner, _, name = key.partition(".")
+    recipe, grader = build(world, owner, name, value, case.around)
+    error = ""
+    with quick(graders(grader, case.faulty)):
+        try:
+            pipeline.run(recipe, run, base=world.folder)
+        except SharpenError as raised:
+            error = type(raised).__name__
+    if error:
+        return {"error": error}
+    found = bits(run)
+    for told in ("seed", "model"):
+        found["summary.json"].pop(told)
+    saved = [(event["stage"], event["step"]) for event in events(run, "checkpoint")]
+    return {**found, "checkpoints": saved, "error": error}
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_changing_a_field_changes_what_comes_out(world: World, tmp_path: Path, key: str) -> None:
+    case = CASES[key]
+    before = outcome(world, tmp_path / "before", key, case.before, case)
+    after = outcome(world, tmp_path / "after", key, case.after, case)
+    assert before["error"] == ""
+    assert after["error"] == case.raises
+    assert before != after
+
+
+def test_every_field_has_a_case_or_a_reason_to_have_none() -> None:
+    fields = {f"{model.__name__}.{name}" for model in MODELS for name in model.model_fields}
+    assert fields == {*CASES, *EXCLUDED}
+
+
+def test_microbatches_change_no_number_beyond_rounding(world: World, tmp_path: Path) -> None:
+    for kind in ("SFT", "RFT"):
+        case, losses = Case(0, 0), []
+        for value in (4096, 40):
+            run = tmp_path / f"{kind}-{value}"
+            outcome(world, run, f"{kind}.tokens_per_microbatch", value, case)
+            losses.append([line["grad_norm"] for line in read_lines(run / "metrics.jsonl")])
+        assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_the_recipes_thread_count_is_set_before_the_model_computes(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", told.append)
+    for threads in (1, 2):
+        pipeline.run(world.recipe(threads=threads), tmp_path / str(threads), base=world.folder)
+    assert told == [1, 2]
+    assert json.loads((tmp_path / "1" / "summary.json").read_text())["status"] == "finished"
