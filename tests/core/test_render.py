@@ -109,3 +109,12 @@ def test_a_row_that_is_too_long_is_refused_with_its_length(renderer: Renderer) -
     with pytest.raises(DataError, match=f"longer than max_length = {length - 1}") as caught:
         renderer.labelled(row, length - 1)
     assert (caught.value.file, caught.value.value) == ("data.jsonl:9", length)
+
+
+def test_a_template_that_refuses_a_conversation_says_so_with_the_roles(tokenizer: Any) -> None:
+    refusing = tiny_tokenizer()
+    refusing.chat_template = "{{ raise_exception('no system turn, please') }}"
+    with pytest.raises(DataError, match=r"no system turn, please.*\['system', 'user'\]"):
+        Renderer(refusing, frozenset({END})).prompt(
+            [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+        )

@@ -167,7 +167,7 @@ def choose(seen: list[str], every: int) -> list[Point]:
         kinds[what].append(index)
     ordered = list(kinds.values())
     chosen = {places[7 * turn % len(places)] for turn, places in enumerate(ordered) if turn % every == 0}
-    chosen |= {round(share * (len(seen) - 1) / 10) for share in range(11)}
+    chosen |= {round(share * (len(seen) - 1) / 8) for share in range(9)}
     return [at(index, seen[index]) for index in sorted(chosen)]
 
 

@@ -39,9 +39,9 @@ def check(points: list[dict[str, Any]]) -> None:
 
 
 def test_a_run_killed_at_any_of_many_points_ends_with_the_bits_of_an_undisturbed_one() -> None:
-    points = kill_points(every=5)
+    points = kill_points(every=6)
     check(points)
-    assert len(points) >= 50
+    assert len(points) >= 40
     names = " ".join(point["point"] for point in points)
     for phase in ("sft", "rft", "eval", "checkpoints", "models", "journal", "rollouts", "best", "events", "metrics"):
         assert phase in names
