@@ -104,9 +104,12 @@ def test_three_poisoned_steps_running_end_the_run_with_the_cause(
     assert bits(run)["metrics.jsonl"][:2] == bits(undisturbed)["metrics.jsonl"][:2]
 
 
-def test_a_stage_whose_last_step_breaks_the_weights_publishes_nothing(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch_size", [24, 4])  # in the only step; in the first of six
+def test_weights_that_a_step_has_broken_are_neither_published_nor_saved(
+    world: World, tmp_path: Path, batch_size: int
+) -> None:
     run = tmp_path / "run"
-    stage = world.sft_stage(batch_size=24, optim={"lr": 1e300, "warmup_ratio": 0.0})
+    stage = world.sft_stage(batch_size=batch_size, save_every=1, optim={"lr": 1e300, "warmup_ratio": 0.0})
     with pytest.raises(DivergedError, match="weights are no longer finite"):
         pipeline.run(world.recipe(stage), run, base=world.folder)
     assert events(run)[-1]["event"] == "failed"
