@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["RFT", "SFT", "Eval", "Recipe", "Run", "open_run", "run"]
+__all__ = ["RFT", "SFT", "Eval", "Recipe", "Run", "open_run", "resume", "run"]
 
 if TYPE_CHECKING:
-    from sharpen.api import RFT, SFT, Eval, Recipe, Run, open_run, run
+    from sharpen.api import RFT, SFT, Eval, Recipe, Run, open_run, resume, run
 
 
 def __getattr__(name: str) -> Any:

@@ -95,6 +95,19 @@ def run(recipe: Recipe | str | Path, *, out: str | Path | None = None, observer:
     return Run(folder)
 
 
+def resume(
+    path: str | Path, *, graders: Mapping[str, GraderFunction] | None = None, observer: Observer | None = None
+) -> Run:
+    """Go on with a stopped run; `graders` are the functions of stages that were graded by one, by stage name.
+
+    Raises SharpenError with the remedy.
+    """
+    from sharpen.stages import pipeline  # imports torch
+
+    pipeline.resume(Path(path), observer=observer, functions=graders)
+    return Run(Path(path))
+
+
 def open_run(path: str | Path) -> Run:
     """The handle on a run directory that exists."""
     return Run(Path(path))

@@ -177,3 +177,18 @@ def test_a_recipe_file_runs_relative_to_its_own_folder(world: World, tmp_path: P
 def test_a_run_without_stages_generates_with_the_model_it_began_with(world: World, tmp_path: Path) -> None:
     run = sh.run(sh.Recipe(model=world.model, dtype="float32", threads=1), out=tmp_path / "run")
     assert len(run.generate(["one"], max_tokens=4)[0]) > 0
+
+
+def test_a_run_graded_by_a_function_can_be_resumed_with_it(world: World, tmp_path: Path) -> None:
+    def length(sample: dict[str, Any], item: dict[str, Any]) -> float:
+        return len(set(sample["output_text"])) / 8
+
+    def breaks(sample: dict[str, Any], item: dict[str, Any]) -> float:
+        raise ValueError("not yet")
+
+    whole = sh.run(recipe(world, length), out=tmp_path / "whole")
+    with pytest.raises(GraderError, match="not yet"):
+        sh.run(recipe(world, breaks), out=tmp_path / "stopped")
+    resumed = sh.resume(tmp_path / "stopped", graders={"rft": length})
+    assert resumed.summary["status"] == "finished"
+    assert bits(resumed.path) == bits(whole.path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import tempfile
 import traceback
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sharpen.errors import DivergedError, GraderError, Interrupted, SharpenError
+from sharpen.runs.store import resume_command
 
 BROKEN_PIPE = 141  # what a shell reports of a program that SIGPIPE has ended
 GOES_ON = (Interrupted, GraderError, DivergedError)
@@ -40,11 +40,6 @@ def guarded(action: Callable[[Namespace], int], options: Namespace) -> int:
         if options.debug:
             raise
         return _confess(error, _run_dir(options))
-
-
-def resume_command(folder: Path) -> str:
-    """The command that goes on with the run in `folder`."""
-    return f"sharpen run --resume {shlex.quote(str(folder))}"
 
 
 def _run_dir(options: Namespace) -> Path | None:

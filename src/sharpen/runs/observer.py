@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,3 +21,33 @@ class Observer:
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Inside a longer piece of work, such as "eval held_out on sft": `done` of `total` parts."""
+
+
+class Careful(Observer):
+    """Passes everything on until the other observer fails; from then on the run goes on unwatched, and says so."""
+
+    def __init__(self, other: Observer) -> None:
+        self._other = other
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """Passed on."""
+        self._tell("event", event)
+
+    def metrics(self, line: Mapping[str, Any]) -> None:
+        """Passed on."""
+        self._tell("metrics", line)
+
+    def rollout(self, line: Mapping[str, Any]) -> None:
+        """Passed on."""
+        self._tell("rollout", line)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Passed on."""
+        self._tell("progress", what, done, total)
+
+    def _tell(self, what: str, *facts: Any) -> None:
+        try:
+            getattr(self._other, what)(*facts)
+        except Exception as error:
+            print(f"the run goes on unwatched: its observer failed with {error!r}", file=sys.stderr)
+            self._other = Observer()

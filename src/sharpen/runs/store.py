@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from sharpen.errors import RunError
-from sharpen.runs.observer import Observer
+from sharpen.runs.observer import Careful, Observer
 
 Line = Mapping[str, Any]
 
@@ -21,7 +22,7 @@ class RunDir:
 
     def __init__(self, path: Path, observer: Observer | None = None) -> None:
         self.path = path
-        self.observer = observer or Observer()
+        self.observer: Observer = Careful(observer or Observer())
         self.last_event = ""
         self._lock: IO[str] | None = None
 
@@ -96,6 +97,11 @@ class RunDir:
         for path in (self.path / "rollouts" / stage).glob("step-*.jsonl"):
             if int(path.stem.removeprefix("step-")) > step:
                 path.unlink()
+
+
+def resume_command(folder: Path) -> str:
+    """The command that goes on with the run in `folder`."""
+    return f"sharpen run --resume {shlex.quote(str(folder))}"
 
 
 class Journal:

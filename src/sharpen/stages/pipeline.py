@@ -23,7 +23,7 @@ from sharpen.errors import CheckpointError, GraderError, Interrupted, RunError, 
 from sharpen.models.load import Loaded, compute_dtype, load
 from sharpen.runs.manifest import verify
 from sharpen.runs.observer import Observer
-from sharpen.runs.store import RunDir, write_lines
+from sharpen.runs.store import RunDir, resume_command, write_lines
 from sharpen.stages import rft, sft, summary
 from sharpen.stages.evaluate import evaluate
 from sharpen.stages.heldout import HeldOut
@@ -62,7 +62,7 @@ def run(
             raise RunError(
                 "this directory already holds a run",
                 value=str(out),
-                remedy=f"Go on with it (sharpen run --resume {out}), or choose another --out",
+                remedy=f"Go on with it ({resume_command(out)}), or choose another --out",
             )
         resolved = resolve(recipe, out, base)
         directory.event("started", model=recipe.model, stages=[stage.name for stage in recipe.stages])
@@ -101,7 +101,7 @@ class _Run:
         self._began = time.monotonic()
         status, cause = "failed", ""
         try:
-            with _signals(self.stop), _full_disk(self.directory.path):
+            with _signals(self.stop, self.directory.observer), _full_disk(self.directory.path):
                 blocking(self._all())
                 status = "finished"
                 self.directory.event("finished")
@@ -162,7 +162,7 @@ class _Run:
         if self.stop.cause:
             self.directory.event("interrupted", cause=self.stop.cause)
             raise Interrupted(
-                f"stopped by {self.stop.cause}", remedy=f"Go on with: sharpen run --resume {self.directory.path}"
+                f"stopped by {self.stop.cause}", remedy=f"Go on with: {resume_command(self.directory.path)}"
             )
 
     def _done(self) -> int:
@@ -208,7 +208,7 @@ class _Run:
 
 
 @contextmanager
-def _signals(stop: StopFlag) -> Iterator[None]:
+def _signals(stop: StopFlag, observer: Observer) -> Iterator[None]:
     """SIGINT and SIGTERM ask the run to stop after its step; a second SIGINT interrupts at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -218,6 +218,7 @@ def _signals(stop: StopFlag) -> Iterator[None]:
         if stop.cause and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.set(signal.Signals(number).name)
+        observer.progress("stopping with a checkpoint after this step", 0, 1)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -240,7 +241,7 @@ def _full_disk(path: Path) -> Iterator[None]:
             raise RunError(
                 "the disk is full; the last checkpoint is intact",
                 value=str(error),
-                remedy=f"Make room, then: sharpen run --resume {path}",
+                remedy=f"Make room, then: {resume_command(path)}",
             ) from error
         raise
 

@@ -14,9 +14,9 @@ from sharpen.data.source import read_examples
 from sharpen.errors import DataError, GraderError
 from sharpen.graders.pool import GraderPool
 from sharpen.guards.faults import FaultGuard
-from sharpen.rollout.base import Params, Request
+from sharpen.rollout.base import Params, Request, Sampler
 from sharpen.rollout.local import LocalSampler
-from sharpen.runs.store import Journal
+from sharpen.runs.store import Journal, resume_command
 from sharpen.stages import report
 from sharpen.stages.credit import Credited, credit
 from sharpen.stages.grading import grade
@@ -52,7 +52,7 @@ async def run(stage: RFT, work: Work) -> None:
         for step in range(done, stage.steps):
             clock = report.Clock()
             sampler.version = step
-            groups = await _sample(stage, work, sampler, _prompts(stage, work, examples, step), step)
+            groups = await sample(stage, work, sampler, _prompts(stage, work, examples, step), step)
             clock.lap("sample")
             groups = await grade(groups, pool, journal, step)
             clock.lap("grade")
@@ -61,7 +61,7 @@ async def run(stage: RFT, work: Work) -> None:
             if cause := guard.check(grades):
                 journal.forget(step)
                 work.pause(step, engine, cause, before)
-                raise GraderError(cause, remedy=f"Mend the grader, then: sharpen run --resume {work.run.path}")
+                raise GraderError(cause, remedy=f"Mend the grader, then: {resume_command(work.run.path)}")
             credited = credit(stage, groups)
             if step == 0:
                 _check_gap(stage, work, engine, credited.rows)
@@ -93,11 +93,12 @@ def _prompts(stage: RFT, work: Work, examples: list[Example], step: int) -> list
     return [examples[index] for index in chosen]
 
 
-async def _sample(stage: RFT, work: Work, sampler: LocalSampler, examples: Sequence[Example], step: int) -> list[Group]:
+async def sample(stage: RFT, work: Work, sampler: Sampler, examples: Sequence[Example], step: int) -> list[Group]:
+    """A group of completions for each example; random numbers are counted on (seed, stage, step, place, sample)."""
     requests = [
-        Request(prompt, (work.seed, stage.name, step, place, sample))
+        Request(prompt, (work.seed, stage.name, step, place, attempt))
         for place, prompt in enumerate(work.renderer.example(example) for example in examples)
-        for sample in range(stage.group_size)
+        for attempt in range(stage.group_size)
     ]
     params = Params(stage.sampling.max_tokens, stage.sampling.temperature)
     total = len(requests) * params.max_tokens
@@ -154,7 +155,7 @@ def _kl(stage: RFT, reference: torch.nn.Module, credited: Credited, engine: Engi
 
 
 async def _validate(
-    stage: RFT, work: Work, sampler: LocalSampler, pool: GraderPool, held_out: list[Example]
+    stage: RFT, work: Work, sampler: Sampler, pool: GraderPool, held_out: list[Example]
 ) -> dict[str, float]:
     """Mean grade of the greedy answers to the held-out prompts."""
     requests = [Request(work.renderer.example(example), ()) for example in held_out]

@@ -14,7 +14,7 @@ from sharpen.data.render import Renderer
 from sharpen.errors import CheckpointError, Interrupted
 from sharpen.models.load import Loaded, save
 from sharpen.runs.manifest import publish
-from sharpen.runs.store import RunDir
+from sharpen.runs.store import RunDir, resume_command
 from sharpen.stages.heldout import HeldOut
 from sharpen.train import checkpoint
 from sharpen.train.engine import Engine
@@ -93,7 +93,7 @@ class Work:
             self.run.event("interrupted", stage=self.stage.name, step=step, cause=self.stop.cause)
             raise Interrupted(
                 f"stopped by {self.stop.cause} after step {step} of {steps} of {self.stage.name}",
-                remedy=f"Go on with: sharpen run --resume {self.run.path}",
+                remedy=f"Go on with: {resume_command(self.run.path)}",
             )
 
     def pause(self, step: int, engine: Engine, cause: str, state: dict[str, Any]) -> None:
