@@ -41,7 +41,7 @@ def prompts(count: int) -> list[dict[str, Any]]:
     return [{"messages": [{"role": "user", "content": text}]} for text in texts]
 
 
-def ours(model: str, steps: int, warmup: int) -> dict[str, Any]:
+def ours(model: str, steps: int, warmup: int, budget: int) -> dict[str, Any]:
     """Run our steps in this process: sample, grade (the share of vowels), compare, learn."""
     import torch
 
@@ -59,7 +59,7 @@ def ours(model: str, steps: int, warmup: int) -> dict[str, Any]:
     renderer = Renderer(loaded.tokenizer, loaded.stop)
     sampler = LocalSampler(loaded.model, loaded.stop)
     total = warmup + steps
-    engine = Engine(loaded.model, Optim(lr=LR, schedule="constant", warmup_ratio=0.0), total, 4096)
+    engine = Engine(loaded.model, Optim(lr=LR, schedule="constant", warmup_ratio=0.0), total, budget)
     rows = prompts(total * PROMPTS)
     seconds, sampling, tokens, spread = [], [], [], []
     memory = Watch()
@@ -136,12 +136,13 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--warmup", type=int, default=1)
+    parser.add_argument("--tokens-per-microbatch", type=int, default=2048, help="our microbatch")
     parser.add_argument("--per-device", type=int, default=8, help="TRL's microbatch")
     parser.add_argument("--skip-peer", action="store_true")
     parser.add_argument("--side", choices=["ours"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
-        print(json.dumps(ours(options.model, options.steps, options.warmup)))
+        print(json.dumps(ours(options.model, options.steps, options.warmup, options.tokens_per_microbatch)))
         return
     from sharpen.models.load import resolve
 
@@ -150,6 +151,7 @@ def main() -> None:
         print(f"warning: the machine is busy (load {load_average:.2f}); the times mean little", file=sys.stderr)
     again = [sys.executable, "-m", "bench.grpo_step", "--side", "ours", "--model", options.model]
     again += ["--steps", str(options.steps), "--warmup", str(options.warmup)]
+    again += ["--tokens-per-microbatch", str(options.tokens_per_microbatch)]
     mine = json.loads(subprocess.run(again, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout)
     theirs = (
         None if options.skip_peer else peer(resolve(options.model), options.steps, options.warmup, options.per_device)

@@ -49,7 +49,7 @@ class Stage(Config):
     save_every: Count = 50
     """Steps between checkpoints."""
 
-    tokens_per_microbatch: Count = 4096
+    tokens_per_microbatch: Count = 2048
     """Token budget of one forward and backward pass; gradients accumulate over microbatches."""
 
 
