@@ -22,13 +22,13 @@ REFERENCE_SPEED = 2.2e12
 START_SECONDS = 12.0
 """Imports, loading the model, checking the data."""
 
-SECONDS_PER_SFT_ROW = 0.2
+SECONDS_PER_SFT_ROW = 0.15
 """One labelled row, forward and backward, once."""
 
-SECONDS_PER_COMPLETION = 0.1
+SECONDS_PER_COMPLETION = 0.03
 """One attempt in RFT: sampled, graded, trained on."""
 
-SECONDS_PER_ANSWER = 0.05
+SECONDS_PER_ANSWER = 0.035
 """One answer to a held-out problem, graded."""
 
 BUDGET = 360.0
