@@ -1,9 +1,11 @@
-"""Tokens per second of our sampler beside transformers' generate, same weights, same prompts, same process.
+"""Tokens per second of our sampler beside transformers' generate: same weights, same prompts, same process.
 
-    python -m bench.sampler              # about two minutes on 2 cores
+    python -m bench.sampler              # about four minutes on 2 cores
 
-64 sequences of prompts of about 45 tokens, 128 new tokens each at temperature 1, end tokens ignored. The sides take
-turns, so that a change in the machine's mood meets both. Prints one JSON object.
+Two kinds of work, 64 completions of at most 128 tokens at temperature 1 after prompts of about 45 tokens:
+`rft`: 8 prompts × 8 completions, each until its end token (what a step of RFT samples);
+`steady`: 64 different prompts, end tokens ignored. The sides take turns, so that a change in the machine's mood
+meets both. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import json
 import os
 import statistics
 import time
+from typing import Any
 
 import torch
 import transformers
@@ -21,67 +24,69 @@ from transformers import AutoModelForCausalLM
 
 from bench.grpo_step import prompts
 from sharpen.data.render import Renderer
-from sharpen.models.load import compute_dtype, load
+from sharpen.models.load import Loaded, compute_dtype, load
 from sharpen.rollout.base import Params, Request
 from sharpen.rollout.local import LocalSampler
 
 ROWS = 64
+Tokens = tuple[int, ...]
+
+
+def ours(loaded: Loaded, rows: list[Tokens], stop: frozenset[int], limit: int, seed: int) -> int:
+    """Sample with the built-in sampler; returns the tokens made."""
+    requests = [Request(prompt, (seed, place)) for place, prompt in enumerate(rows)]
+    segments = asyncio.run(LocalSampler(loaded.model, stop).sample(requests, Params(limit)))
+    return sum(segment.sampled for segment in segments)
+
+
+def theirs(plain: Any, rows: list[Tokens], stop: frozenset[int], limit: int, seed: int) -> int:
+    """Sample with `generate`; returns the tokens made, those after an end token not counted."""
+    torch.manual_seed(seed)
+    width = max(map(len, rows))
+    padded = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    ends = {"eos_token_id": sorted(stop), "pad_token_id": 0} if stop else {"min_new_tokens": limit}
+    made = plain.generate(padded, attention_mask=mask, do_sample=True, top_k=0, max_new_tokens=limit, **ends)
+    lengths = []
+    for row in made[:, width:].tolist():
+        end = next((place + 1 for place, token in enumerate(row) if token in stop), len(row))
+        lengths.append(end)
+    return sum(lengths)
 
 
 def main() -> None:
-    """Measure both sides."""
+    """Measure both sides on both kinds of work."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     before = os.getloadavg()[0]
     loaded = load(options.model, compute_dtype("auto"))
     plain = AutoModelForCausalLM.from_pretrained(loaded.path, dtype=loaded.dtype).eval()
     renderer = Renderer(loaded.tokenizer, loaded.stop)
-    chosen = [renderer.prompt(row["messages"]) for row in prompts(ROWS)]
-    width = max(map(len, chosen))
-    padded = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in chosen])
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in chosen])
-    sampler = LocalSampler(loaded.model, frozenset())  # no stop token: all rows run to the end
-
-    def ours(tokens: int) -> None:
-        requests = [Request(prompt, (place,)) for place, prompt in enumerate(chosen)]
-        asyncio.run(sampler.sample(requests, Params(tokens)))
-
-    def theirs(tokens: int) -> None:
-        plain.generate(
-            padded, attention_mask=mask, do_sample=True, top_k=0, max_new_tokens=tokens, min_new_tokens=tokens
-        )
-
-    seconds: dict[str, list[float]] = {"ours": [], "peer": []}
-    for side in (ours, theirs):
-        side(4)  # warm up
-    for _ in range(options.rounds):
-        for name, side in (("ours", ours), ("peer", theirs)):
-            began = time.monotonic()
-            side(options.tokens)
-            seconds[name].append(time.monotonic() - began)
-    rates = {name: ROWS * options.tokens / statistics.median(times) for name, times in seconds.items()}
-    print(
-        json.dumps(
-            {
-                "ours": {"tokens_per_second": rates["ours"], "seconds": seconds["ours"]},
-                "peer": {
-                    "name": "transformers.generate",
-                    "tokens_per_second": rates["peer"],
-                    "seconds": seconds["peer"],
-                },
-                "ratio": rates["ours"] / rates["peer"],
-                "tokens": ROWS * options.tokens,
-                "dtype": str(loaded.dtype),
-                "threads": torch.get_num_threads(),
-                "load_average": {"before": before, "after": os.getloadavg()[0]},
-                "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-            },
-            indent=1,
-        )
-    )
+    distinct = [renderer.prompt(row["messages"]) for row in prompts(ROWS)]
+    grouped = [prompt for prompt in distinct[:8] for _ in range(ROWS // 8)]
+    sides = {"ours": (ours, loaded), "peer": (theirs, plain)}
+    result: dict[str, Any] = {"peer_name": "transformers.generate"}
+    for side, model in sides.values():
+        side(model, distinct, frozenset(), 4, 0)  # type: ignore[operator]  # warm up
+    for work, rows, stop in (("rft", grouped, loaded.stop), ("steady", distinct, frozenset())):
+        rates: dict[str, list[float]] = {"ours": [], "peer": []}
+        for seed in range(options.rounds):
+            for name, (side, model) in sides.items():
+                began = time.monotonic()
+                tokens = side(model, rows, stop, options.tokens, seed)  # type: ignore[operator]
+                rates[name].append(tokens / (time.monotonic() - began))
+        medians = {name: statistics.median(values) for name, values in rates.items()}
+        result[work] = {"tokens_per_second": rates, "medians": medians, "ratio": medians["ours"] / medians["peer"]}
+    result |= {
+        "dtype": str(loaded.dtype),
+        "threads": torch.get_num_threads(),
+        "load_average": {"before": before, "after": os.getloadavg()[0]},
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

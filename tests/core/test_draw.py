@@ -37,9 +37,9 @@ def test_tokens_come_as_often_as_they_should(vocabulary: int) -> None:
 def test_the_token_is_where_the_cumulative_probability_first_exceeds_the_number(vocabulary: int) -> None:
     logits = torch.randn(vocabulary, generator=torch.Generator().manual_seed(1))
     bounds = logits.softmax(-1).double().cumsum(0).numpy()
-    for token in {0, 1, vocabulary // 2, vocabulary - 2}:
+    for token in {0, 1, vocabulary // 2, vocabulary - 2}:  # known to float32 rounding
         inside = float(bounds[token] / bounds[-1])
-        assert drawn(logits, [inside - 1e-9, inside + 1e-9]) == [token, token + 1]
+        assert drawn(logits, [inside - 1e-6, inside + 1e-6]) == [token, token + 1]
 
 
 def test_the_smallest_and_largest_numbers_give_the_first_and_last_possible_token() -> None:

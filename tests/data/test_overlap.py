@@ -52,9 +52,7 @@ def test_a_generated_question_is_found_under_another_suffix() -> None:
 
 
 def test_generated_held_out_problems_are_dropped_and_counted() -> None:
-    kept = overlap.held_out(
-        [ask("a"), ask("b"), ask("B")], {"sft": keys(ask("b"))}, may_drop=True, name="test"
-    )
+    kept = overlap.held_out([ask("a"), ask("b"), ask("B")], {"sft": keys(ask("b"))}, may_drop=True, name="test")
     assert [row.id for row in kept.rows] == ["a"]
     assert kept.dropped == 2
 

@@ -143,9 +143,7 @@ EDIT = st.tuples(
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=st.lists(EDIT, min_size=1, max_size=4))
-def test_a_mutated_file_is_read_or_refused_never_a_crash(
-    tmp_path: Path, edits: list[tuple[int, int, bytes]]
-) -> None:
+def test_a_mutated_file_is_read_or_refused_never_a_crash(tmp_path: Path, edits: list[tuple[int, int, bytes]]) -> None:
     content = VALID
     for start, length, new in edits:
         content = content[:start] + new + content[start + length :]

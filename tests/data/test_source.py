@@ -64,18 +64,14 @@ def test_a_generator_is_a_source_of_both_kinds() -> None:
 
 def test_training_keys_find_the_same_question_in_another_source() -> None:
     trained = ReasoningGymData(generator="gcd", count=3, suffix=" Only the number.")
-    held_out = list(
-        read_examples(ReasoningGymData(generator="gcd", start=2, count=3, suffix=" Think."), BASE)
-    )
+    held_out = list(read_examples(ReasoningGymData(generator="gcd", start=2, count=3, suffix=" Think."), BASE))
     for labelled in (True, False):
         train = {"sft": training_keys(trained, BASE, labelled=labelled)}
         assert overlap.held_out(held_out, train, may_drop=True, name="test").dropped == 1
 
 
 def test_training_keys_follow_the_kind_of_row() -> None:
-    chat = InlineData(
-        rows=({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},)
-    )
+    chat = InlineData(rows=({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},))
     assert len(training_keys(chat, BASE, labelled=True)) == 1
     with pytest.raises(DataError):
         training_keys(chat, BASE, labelled=False)
@@ -107,6 +103,4 @@ def test_a_fingerprint_of_a_generator_changes_with_every_field() -> None:
         {"suffix": "?"},
         {"params": {"max_value": 9}},
     ]
-    assert len({fingerprint(ReasoningGymData(**{**base, **change}), BASE) for change in changes}) == len(
-        changes
-    )
+    assert len({fingerprint(ReasoningGymData(**{**base, **change}), BASE) for change in changes}) == len(changes)

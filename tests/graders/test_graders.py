@@ -66,8 +66,7 @@ def test_a_wrong_variable_is_named_with_what_there_is(template: str, words: str)
 
 def test_an_output_that_looks_like_a_template_is_not_rendered_again() -> None:
     assert (
-        render("{{ sample.output_text }}", Example("e", (), ITEM), Sample("{{ item.answer }}"))
-        == "{{ item.answer }}"
+        render("{{ sample.output_text }}", Example("e", (), ITEM), Sample("{{ item.answer }}")) == "{{ item.answer }}"
     )
 
 

@@ -84,9 +84,7 @@ def test_scores_are_reported_under_the_name_or_the_type() -> None:
 
 
 def test_a_plugin_comes_from_the_module_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_grader.py").write_text(
-        "def one(sample, item): return 1\ndef two(sample, item): return 2\n"
-    )
+    (tmp_path / "my_grader.py").write_text("def one(sample, item): return 1\ndef two(sample, item): return 2\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     for name, score in (("one", 1.0), ("two", 2.0)):
         with GraderPool(Plugin(use=f"my_grader:{name}"), workers=1) as pool:

@@ -21,9 +21,7 @@ RECIPE = {
     "threads": 2,
     "dtype": "bfloat16",
     "stages": [{"type": "sft", "name": "sft", "epochs": 2}, {"type": "rft", "name": "rft", "steps": 60}],
-    "evals": [
-        {"name": "held_out", "data": {"type": "reasoning_gym", "generator": "chain_sum", "count": 500}}
-    ],
+    "evals": [{"name": "held_out", "data": {"type": "reasoning_gym", "generator": "chain_sum", "count": 500}}],
     "versions": {
         "sharpen": "0.1.0 (synthetic)",
         "torch": "2.13.0",
@@ -110,9 +108,7 @@ def _rft(rng: random.Random, steps: int) -> Iterable[dict[str, Any]]:
         yield line
 
 
-def _step(
-    stage: str, step: int, steps: int, loss: float, rng: random.Random, time: dict[str, float]
-) -> dict[str, Any]:
+def _step(stage: str, step: int, steps: int, loss: float, rng: random.Random, time: dict[str, float]) -> dict[str, Any]:
     return {
         "stage": stage,
         "type": stage,
@@ -180,9 +176,7 @@ def _answers(model: str, items: int) -> list[dict[str, Any]]:
         form = rng.random() < FORM[model]
         good = form and rng.random() < RATES[model] / FORM[model]
         value = left + right if good else left + right + rng.choice((-20, -10, 1, 9, 10))
-        rambling = (
-            f"To find the answer we add the two numbers. First we look at {left} and then at {right}. " * 4
-        )
+        rambling = f"To find the answer we add the two numbers. First we look at {left} and then at {right}. " * 4
         answers.append(
             {
                 "id": f"item-{index}",

@@ -143,9 +143,7 @@ def test_an_unfinished_run_shows_its_state_and_what_there_is(unfinished_run: Pat
 
 def test_a_failed_run_says_why(unfinished_run: Path) -> None:
     with (unfinished_run / "events.jsonl").open("a") as file:
-        file.write(
-            json.dumps({"time": 1_790_000_500, "event": "failed", "cause": "loss is not finite"}) + "\n"
-        )
+        file.write(json.dumps({"time": 1_790_000_500, "event": "failed", "cause": "loss is not finite"}) + "\n")
     text = re.sub(r"\s+", " ", report(unfinished_run).text)
     assert "The run failed at step 24 of 24 of stage rft: loss is not finite." in text
 
@@ -159,9 +157,7 @@ def test_any_part_may_be_missing(finished_run: Path, missing: str) -> None:
     assert "What was run" in report(finished_run).text
 
 
-@pytest.mark.parametrize(
-    "rubbish", ["[]", "null", '{"stages": [3, {"name": ["x"]}], "base": 4, "cost": []}', "{"]
-)
+@pytest.mark.parametrize("rubbish", ["[]", "null", '{"stages": [3, {"name": ["x"]}], "base": 4, "cost": []}', "{"])
 def test_rubbish_is_shown_as_absence(finished_run: Path, rubbish: str) -> None:
     for file in (p for p in finished_run.rglob("*") if p.is_file()):
         file.write_text(rubbish + "\n")

@@ -106,9 +106,7 @@ def test_a_job_that_exits_or_segfaults_has_crashed_and_its_last_words_are_kept(p
     assert "SIGSEGV" in fell.detail
 
 
-def test_noise_on_both_outputs_does_not_reach_the_protocol(
-    pool: WorkerPool, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_noise_on_both_outputs_does_not_reach_the_protocol(pool: WorkerPool, capfd: pytest.CaptureFixture[str]) -> None:
     def noisy() -> int:
         for descriptor in (1, 2):
             os.write(descriptor, b"\x00\xff garbage " * 100_000)
@@ -194,11 +192,7 @@ def test_start_starts_all_workers_once() -> None:
         async def children() -> list[int]:
             await two.start()
             await two.start()
-            return [
-                child.pid
-                for child in psutil.Process().children()
-                if "sharpen.sandbox.worker" in child.cmdline()
-            ]
+            return [child.pid for child in psutil.Process().children() if "sharpen.sandbox.worker" in child.cmdline()]
 
         started = asyncio.run(children())
         assert {outcome.value for outcome in outcomes(two, *[os.getpid] * 8)} <= set(started)

@@ -223,7 +223,8 @@ class Cache:
             visible = columns[None, :] >= self.first[:, None]
             if window is not None:
                 visible &= columns[None, :] > self.column - window
-            self._mask[window] = visible[:, None, None, :]  # (R, 1, 1, columns)
+            mask = torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, -torch.inf)
+            self._mask[window] = mask[:, None, None, :]  # (R, 1, 1, columns), added: made once for all layers
         return self._mask[window]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from sharpen.data.order import generator
 from sharpen.models.attention import Cache, Packed, Prefill, Span, layout
 from sharpen.models.head import logits
+from sharpen.models.packed import packed_weights
 from sharpen.rollout.base import Params, Request
 from sharpen.rollout.draw import draw
 from sharpen.types import Segment
@@ -42,10 +43,11 @@ class LocalSampler:
             if progress:
                 progress(made + tokens)
 
-        for start in range(0, len(requests), self.max_rows):
-            batch = _Batch(self, requests[start : start + self.max_rows], params)
-            segments += batch.run(report)
-            made = sum(segment.sampled for segment in segments)
+        with packed_weights(self.model):
+            for start in range(0, len(requests), self.max_rows):
+                batch = _Batch(self, requests[start : start + self.max_rows], params)
+                segments += batch.run(report)
+                made = sum(segment.sampled for segment in segments)
         return segments
 
 

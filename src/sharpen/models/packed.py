@@ -1,0 +1,42 @@
+"""Weights laid out once for the matrix units, while a model only reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def packed_weights(model: nn.Module) -> Iterator[None]:
+    """Inside this block linear layers use reordered copies of their present weights.
+
+    oneDNN reorders a bfloat16 weight at every product; with few rows, as in decoding, that costs more than the
+    product itself. The copies take as much memory again as the linear weights. Where oneDNN does not do
+    bfloat16 products, or the model does not hold bfloat16 weights on the CPU, nothing changes.
+    """
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    weights = [layer.weight for layer in layers]
+    usable = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if not usable or any(weight.dtype != torch.bfloat16 or weight.device.type != "cpu" for weight in weights):
+        yield
+        return
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    chosen: list[Any] = [layer for layer in layers if layer is not head]
+    for layer in chosen:
+        packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
+        layer.forward = partial(_product, packed, layer.bias)
+    try:
+        yield
+    finally:
+        for layer in chosen:
+            del layer.forward  # the class's own forward is back
+
+
+def _product(packed: Tensor, bias: Tensor | None, inputs: Tensor) -> Tensor:
+    output: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, packed, bias, "none", [], "")
+    return output
