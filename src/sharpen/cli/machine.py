@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import statistics
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -76,9 +75,10 @@ def matrix_units() -> tuple[str, ...]:
 
 
 def matmul_speed(seconds: float = 2.0) -> Speed:
-    """The median speed of one matrix product, timed over about so many seconds, in the type training computes in.
+    """The best speed of one matrix product, timed over about so many seconds, in the type training computes in.
 
-    The median, not the best: what else runs here now will also run beside the training.
+    The best, not the median: short disturbances only ever slow a product down (0.8 to 2.4 TFLOP/s within
+    minutes were seen on one shared machine), and the training averages over them.
     """
     import torch  # heavy
 
@@ -93,7 +93,7 @@ def matmul_speed(seconds: float = 2.0) -> Speed:
         began = time.perf_counter()
         torch.mm(left, right)
         times.append(time.perf_counter() - began)
-    flops = 2 * rows * inner * columns / statistics.median(times[2:])  # the first two warm up
+    flops = 2 * rows * inner * columns / min(times[2:])  # the first two warm up
     return Speed(str(dtype).removeprefix("torch."), flops)
 
 
