@@ -1,7 +1,8 @@
 """How long the quickstart will take here, and how many RFT steps fit into its six minutes.
 
 One explicit model: `seconds = reference_seconds(phase) * (share * reference_speed / measured_speed + 1 - share)`,
-where speed is that of one matrix product and share the part of the work that consists of such products. The reference is the packaged recipe on 2 cores with AMX-bf16 (`make quickstart`).
+where speed is that of one matrix product and share the part of the work that consists of such products. The
+reference is the packaged recipe on 2 cores with AMX-bf16 (`make quickstart`).
 """
 
 from __future__ import annotations
