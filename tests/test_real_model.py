@@ -18,7 +18,7 @@ from sharpen.stages import pipeline
 
 RECIPE = Path(__file__).parent.parent / "examples" / "quickstart" / "recipe.yaml"
 SHORT = (
-    "stages.sft.epochs=0.16",
+    "stages.sft.epochs=0.64",
     "stages.sft.validation.count=4",
     "stages.rft.steps=1",
     "stages.rft.prompts_per_step=2",
@@ -41,7 +41,7 @@ def test_the_quickstart_runs_on_the_real_model_and_leaves_one_that_transformers_
     assert lines[0]["loss"] > 1.0  # nats a token before any training
     parity = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     gaps = [event["logprob_gap_mean"] for event in parity if event["event"] == "parity"]
-    assert gaps and gaps[0] <= 0.05  # few tokens of a model hardly trained; 0.003 to 0.004 in whole quickstarts
+    assert gaps and gaps[0] <= 0.02  # 0.003 to 0.005 in whole quickstarts, 0.021 for free text of the base model
     assert "<svg" in (tmp_path / "report.html").read_text()
     assert_same_greedy_answers(tmp_path / "models" / "rft")
 
