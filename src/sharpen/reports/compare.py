@@ -51,7 +51,9 @@ def page(comparison: Comparison) -> str:
 
 def title(arms: Sequence[Arm]) -> str:
     """The arms' names; of a single one that it is alone."""
-    return " against ".join(arm.name for arm in arms) if len(arms) > 1 else f"{arms[0].name}, seed by seed"
+    if len(arms) == 1:
+        return f"{arms[0].name}, seed by seed"
+    return f"{arms[0].name} against {', '.join(arm.name for arm in arms[1:])}"
 
 
 def _header(comparison: Comparison) -> Html:
@@ -60,9 +62,9 @@ def _header(comparison: Comparison) -> Html:
         for arm in comparison.arms
     ]
     said = [
-        tag("p", tag("small", found.name), tag("span", test.claim()), class_="verdict")
+        tag("p", tag("small", "" if place else found.name), test.claim(), class_="verdict")
         for found in comparison.evals
-        for test in found.tests
+        for place, test in enumerate(found.tests)
     ]
     alone = tag("p", "These runs differ only in their seed.", class_="verdict")
     return tag(

@@ -59,11 +59,6 @@ class Test:
     detectable: float
     """The smallest true difference found with a power of 80 %."""
 
-    @property
-    def seeds_varied(self) -> bool:
-        """Whether either arm ran with several seeds on both sides."""
-        return len(self.first.runs) > 1 and len(self.other.runs) > 1
-
     def claim(self) -> str:
         """One sentence that says no more than was shown."""
         change = self.difference
@@ -75,9 +70,11 @@ class Test:
             return f"No difference shown between {self.other.name} and {self.first.name}: {span}; {cause}{limit}."
         word = "more" if change.delta > 0 else "less"
         better = f"{self.other.name} gets {word} right than {self.first.name}: {span}"
-        if self.seeds_varied:
+        alone = [arm.name for arm in (self.first, self.other) if len(arm.runs) == 1]
+        if not alone:
             return f"{better}; every seed agrees."
-        return f"{better}. Seeds were not varied, so this holds for these runs, not yet for their recipes."
+        one = f"Seeds were not varied in {' and '.join(alone)}"
+        return f"{better}. {one}: this holds for these runs, not yet for their recipes."
 
 
 @dataclass(frozen=True, slots=True)
