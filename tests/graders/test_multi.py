@@ -130,3 +130,16 @@ def test_a_multi_survives_being_written_and_read() -> None:
     assert parse(yaml.safe_load(dump(read))) == read
     with GraderPool(read.stages[0].grader) as pool:  # type: ignore[union-attr]
         assert pool.name == "both"
+
+
+def test_the_example_in_the_docs_grades_as_it_says() -> None:
+    import re
+    from pathlib import Path
+
+    import yaml
+
+    text = (Path(__file__).parents[2] / "docs/graders.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    config = Multi.model_validate(yaml.safe_load(example)["grader"])
+    right, long, wrong = graded(config, "7", "7 " * 50, "8")
+    assert (right.score, long.score, wrong.score) == (1.0, 0.9, 0.0)

@@ -156,6 +156,14 @@ def test_an_eval_without_common_items_is_left_out_with_a_note(tmp_path: Path) ->
     assert found.notes[0] in page(found)
 
 
+def test_runs_that_ended_at_different_stages_are_told_apart(tmp_path: Path) -> None:
+    paths = [run(tmp_path / "a", "01"), run(tmp_path / "b", "11", lr=1e-3)]
+    (paths[0] / "evals/held/sft.jsonl").unlink()
+    found = compare(paths)
+    assert found.notes == ("Eval held was answered last by different stages: a by base, b by sft.",)
+    assert only(found).scores["a"].mean == 0.0
+
+
 def test_seeds_of_one_recipe_are_shown_side_by_side(tmp_path: Path) -> None:
     found = compare([run(tmp_path / f"a-{seed}", right, seed=seed) for seed, right in ((1, "0011"), (2, "0111"))])
     score = only(found).scores["a"]

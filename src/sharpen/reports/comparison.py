@@ -147,7 +147,12 @@ def compare(paths: Sequence[Path]) -> Comparison:
         raise RunError("the runs have no eval in common", value=seen, remedy="Run them with an eval of the same name")
     evals, notes = [], []
     for name in shared:
-        found = _eval(name, [arm for arm in arms if all(_final(run, name) for run in arm.runs)])
+        having = [arm for arm in arms if all(_final(run, name) for run in arm.runs)]
+        found = _eval(name, having)
+        last = {run.path.resolve().name: _last(run, name) for arm in having for run in arm.runs}
+        if len(set(last.values())) > 1:
+            said = ", ".join(f"{folder} by {model}" for folder, model in last.items())
+            notes.append(f"Eval {name} was answered last by different stages: {said}.")
         if found is None:
             notes.append(f"Eval {name} is left out: its runs have no item in common.")
         else:
@@ -236,10 +241,15 @@ def _answered(run: Run) -> list[str]:
     return [name for name in run.evals if _final(run, name)]
 
 
-def _final(run: Run, name: str) -> tuple[Record, ...]:
-    """The answers of the last model that has any; those of a run without stages are its model's own."""
+def _last(run: Run, name: str) -> str:
+    """The last model that has answered an eval; empty where none has."""
     answers = run.evals.get(name, {})
-    return next((answers[model] for model in reversed(run.models) if answers.get(model)), ())
+    return next((model for model in reversed(run.models) if answers.get(model)), "")
+
+
+def _final(run: Run, name: str) -> tuple[Record, ...]:
+    """The last model's answers."""
+    return run.evals.get(name, {}).get(_last(run, name), ())
 
 
 def _eval(name: str, arms: Sequence[Arm]) -> EvalComparison | None:
