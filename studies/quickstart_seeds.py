@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from sharpen.runs.statistics import Matrix, arm_difference
+
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "examples" / "quickstart" / "recipe.yaml"
 RESULTS = Path(__file__).with_suffix(".json")
-RESAMPLES = 10_000
 
 
 def train(seed: int, out: Path, overrides: list[str]) -> None:
@@ -45,7 +46,9 @@ def collect(seeds: list[int], out: Path) -> dict[str, Any]:
     """The summaries of all runs, and the differences pooled over items and seeds."""
     runs = {seed: json.loads((out / f"seed-{seed}" / "summary.json").read_text()) for seed in seeds}
     correct = {
-        model: np.array([_column(out / f"seed-{seed}" / "evals" / "held_out" / f"{model}.jsonl") for seed in seeds])
+        model: np.array(
+            [_column(out / f"seed-{seed}" / "evals" / "held_out" / f"{model}.jsonl") for seed in seeds], dtype=float
+        )
         for model in ("base", "sft", "rft")
     }
     return {
@@ -55,8 +58,8 @@ def collect(seeds: list[int], out: Path) -> dict[str, Any]:
             str(seed): {"base": run["base"], "stages": run["stages"], "cost": run["cost"]} for seed, run in runs.items()
         },
         "pooled": {
-            "sft_minus_base": _pooled(correct["sft"] - correct["base"]),
-            "rft_minus_sft": _pooled(correct["rft"] - correct["sft"]),
+            "sft_minus_base": _pooled(correct["base"], correct["sft"]),
+            "rft_minus_sft": _pooled(correct["sft"], correct["rft"]),
         },
     }
 
@@ -65,16 +68,10 @@ def _column(path: Path) -> list[int]:
     return [json.loads(line)["correct"] for line in path.read_text().splitlines()]
 
 
-def _pooled(differences: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """Mean of (seeds, items), with a 95 % bootstrap interval over seeds and items both."""
-    seeds, items = differences.shape
-    generator = np.random.default_rng(0)
-    means = [
-        differences[generator.integers(0, seeds, seeds)][:, generator.integers(0, items, items)].mean()
-        for _ in range(RESAMPLES)
-    ]
-    low, high = np.percentile(means, (2.5, 97.5))
-    return {"delta": float(differences.mean()), "ci95": [float(low), float(high)]}
+def _pooled(before: Matrix, after: Matrix) -> dict[str, Any]:
+    """The difference of (seeds, items), with a 95 % bootstrap interval over seeds and items both."""
+    difference = arm_difference(before, after, paired=True)
+    return {"delta": difference.delta, "ci95": list(difference.ci95)}
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import os
 import time
 from typing import Any, ClassVar
 
-from sharpen.config.graders import GraderConfig
+from sharpen.config.graders import SingleGrader
 from sharpen.types import Example, Grade, Sample
 
 
@@ -30,7 +30,7 @@ def obey(sample: dict[str, Any], item: dict[str, Any]) -> float:
 class ObeyingGrader:
     """`obey`, as though it were one of ours."""
 
-    def __init__(self, config: GraderConfig) -> None:
+    def __init__(self, config: SingleGrader) -> None:
         """Nothing to configure."""
 
     async def grade(self, example: Example, sample: Sample) -> Grade:
@@ -38,7 +38,7 @@ class ObeyingGrader:
         return Grade(obey({"output_text": sample.text}, {}))
 
 
-class Trusted(GraderConfig):
+class Trusted(SingleGrader):
     """The config of `ObeyingGrader`."""
 
     runtime: ClassVar[str] = "obeying:ObeyingGrader"

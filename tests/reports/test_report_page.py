@@ -199,3 +199,19 @@ def test_drawn_answers_are_told_where_there_are_any(finished_run: Path) -> None:
     summary["base"]["evals"]["held_out"] |= {"avg_at_k": {"4": 0.021}, "pass_at_k": {"k": 4, "score": 0.084}}
     (finished_run / "summary.json").write_text(json.dumps(summary))
     assert "Base: avg@4 2.1%, pass@4 8.4%" in report(finished_run).text
+
+
+def test_labels_get_a_confusion_matrix_and_macro_f1(finished_run: Path) -> None:
+    """Thirty of each label; `y` is always right, `n` is taken for `y` ten times: F1 60/70 and 40/50."""
+    answers = [{"answer": "y", "text": "y", "correct": 1}] * 30
+    answers += [{"answer": "n", "text": "n", "correct": 1}] * 20 + [{"answer": "n", "text": "y", "correct": 0}] * 10
+    lines = [json.loads(line) for line in (finished_run / "evals/held_out/rft.jsonl").read_text().splitlines()]
+    synthetic_run.jsonl(
+        finished_run / "evals/held_out/rft.jsonl",
+        [line | answer for line, answer in zip(lines, answers, strict=True)],
+    )
+    text = re.sub(r"\s+", " ", report(finished_run).text)
+    assert f"RFT: macro-F1 {(60 / 70 + 40 / 50) / 2 * 100:.1f}% [" in text
+    assert "n 30 100.0% 66.7% 80.0%" in text and "y 30 75.0% 100.0% 85.7%" in text
+    assert "n 20 10 · y · 30 ·" in text
+    assert text.count("macro-F1") == 1

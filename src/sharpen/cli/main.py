@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sharpen.cli import doctor, evaluate, models, quickstart, run, show
+from sharpen.cli import compare, doctor, evaluate, models, quickstart, run, show
 from sharpen.cli.boundary import guarded
 
 Parser = argparse.ArgumentParser
@@ -63,6 +63,13 @@ COMMANDS = (
         show.report_arguments,
         show.report,
         ("sharpen report runs/short",),
+    ),
+    Command(
+        "compare",
+        "compare runs: recipes, curves, paired tests, answers won and lost",
+        compare.arguments,
+        compare.compare,
+        ("sharpen compare runs/grpo runs/dapo", "sharpen compare runs/a-1 runs/a-2 runs/b-1 runs/b-2 --out a-b.html"),
     ),
     Command(
         "models",

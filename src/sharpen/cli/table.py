@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -39,7 +39,7 @@ LEGEND = (
 def results(summary: Record) -> None:
     """Print a table for each eval of a run's summary."""
     names = list(at(summary, "base", "evals") or {})
-    console = _console()
+    screen = console()
     for name in names:
         rows: list[tuple[str, Any, float | None]] = [("base", at(summary, "base", "evals", name), None)]
         rows += [
@@ -47,38 +47,43 @@ def results(summary: Record) -> None:
             for stage in summary.get("stages", ())
         ]
         problems = finite(rows[0][1], "n")
-        console.print(
-            Text.assemble("\n", (name, "bold"), f": {plain(problems or 0)} held-out problems, greedy answers")
-        )
-        console.print(_table([_row(*row) for row in rows if row[1]], len(COLUMNS)))
+        screen.print(Text.assemble("\n", (name, "bold"), f": {plain(problems or 0)} held-out problems, greedy answers"))
+        screen.print(_table([_row(*row) for row in rows if row[1]], len(COLUMNS)))
         for model, result, _ in rows:
             if drawn := "   ".join(_drawn(result)):
-                console.print(f"  {label(model)}: {drawn}")
+                screen.print(f"  {label(model)}: {drawn}")
     if names and summary.get("stages"):
-        console.print(Text(LEGEND, "dim"))
-        console.print()
+        screen.print(Text(LEGEND, "dim"))
+        screen.print()
 
 
 def scores(model: str, result: Record) -> None:
     """Print what `sharpen eval` measured."""
-    console = _console()
-    console.print(Text(f"\n{plain(finite(result, 'n') or 0)} problems, greedy answers"))
-    console.print(_table([_row(model, result, None)], 4))
+    screen = console()
+    screen.print(Text(f"\n{plain(finite(result, 'n') or 0)} problems, greedy answers"))
+    screen.print(_table([_row(model, result, None)], 4))
     if drawn := "   ".join(_drawn(result)):
-        console.print(f"  {drawn}")
+        screen.print(f"  {drawn}")
 
 
-def _console() -> Console:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH
-    return console
+def console() -> Console:
+    """The terminal, or a wide page where there is none."""
+    found = Console(highlight=False)
+    if not found.is_terminal:
+        found.width = WIDTH
+    return found
+
+
+def simple(columns: Sequence[tuple[str, str]], *, wrap: bool = False) -> Table:
+    """A table without rows yet: (name, "left" or "right") for each column."""
+    table = Table(box=box.SIMPLE_HEAD, header_style="dim", padding=(0, 1))
+    for name, justify in columns:
+        table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=not wrap, overflow="fold")
+    return table
 
 
 def _table(rows: list[tuple[Text, ...]], columns: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, header_style="dim", padding=(0, 1))
-    for name, justify in COLUMNS[:columns]:
-        table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
+    table = simple(COLUMNS[:columns])
     for row in rows:
         table.add_row(*row[:columns])
     return table

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+import re
+import warnings
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from sharpen.config.base import Buildable
+from sharpen.config import formula
+from sharpen.config.base import Buildable, Config
 
 Template = str
 """Text with `{{ item.field }}`, `{{ sample.output_text }}`; paths may be nested and indexed."""
 
 
-class GraderConfig(Buildable):
+class GraderConfig(Config):
     """What every grader has."""
 
     name: str = ""
     """The name under which scores are reported; the type's name when empty."""
+
+
+class SingleGrader(GraderConfig, Buildable):
+    """A grader that is one piece of code, built in worker processes."""
 
     time_limit: Annotated[float, Field(gt=0)] = 10.0
     """Seconds one grade may take before its worker is killed."""
@@ -25,7 +32,7 @@ class GraderConfig(Buildable):
     """Our own code: a crash or time-out is the completion's fault. Otherwise it is the grader's."""
 
 
-class StringCheck(GraderConfig):
+class StringCheck(SingleGrader):
     """OpenAI's `string_check`: 1 when the comparison holds, else 0."""
 
     type: Literal["string_check"] = "string_check"
@@ -41,7 +48,7 @@ class StringCheck(GraderConfig):
     """`eq`, `ne`: (not) equal; `like`, `ilike`: contains the reference, with or without case."""
 
 
-class MathAnswer(GraderConfig):
+class MathAnswer(SingleGrader):
     r"""1 when the last number, formula or \boxed{...} is mathematically equal to the reference."""
 
     type: Literal["math"] = "math"
@@ -51,7 +58,7 @@ class MathAnswer(GraderConfig):
     """Where the expected answer stands in the example."""
 
 
-class ReasoningGymScore(GraderConfig):
+class ReasoningGymScore(SingleGrader):
     """The verifier of the example's own reasoning-gym generator, strict: 1 for full marks, else 0."""
 
     type: Literal["reasoning_gym"] = "reasoning_gym"
@@ -62,7 +69,7 @@ class ReasoningGymScore(GraderConfig):
     if it has one, is the answer. Empty: the whole completion is the answer."""
 
 
-class Plugin(GraderConfig):
+class Plugin(SingleGrader):
     """The operator's own Python function, `fn(sample: dict, item: dict) -> float | dict`."""
 
     type: Literal["plugin"] = "plugin"
@@ -73,5 +80,131 @@ class Plugin(GraderConfig):
     """`package.module:function`. It is trusted code: it runs with the operator's rights."""
 
 
-Grader = Annotated[StringCheck | MathAnswer | ReasoningGymScore | Plugin, Field(discriminator="type")]
+class Regex(SingleGrader):
+    """1 when the completion matches a regular expression (and its group is the reference, if one is named)."""
+
+    type: Literal["regex"] = "regex"
+    runtime: ClassVar[str] = "sharpen.graders.regex:RegexGrader"
+
+    pattern: str
+    """Python's regular expression."""
+
+    flags: tuple[Literal["ignorecase", "multiline", "dotall", "verbose", "ascii"], ...] = ()
+    """Python's flags."""
+
+    mode: Literal["fullmatch", "search"] = "search"
+    """`fullmatch`: the whole completion, but for white space around it; `search`: the first match in it."""
+
+    group: int | str | None = None
+    """A group of the pattern, by number (0: the whole match) or name, whose text must be the reference."""
+
+    reference: Template = "{{ item.answer }}"
+    """What the group is compared with; white space around either does not count."""
+
+    def compiled(self) -> re.Pattern[str]:
+        """The pattern with its flags."""
+        return re.compile(self.pattern, sum(re.RegexFlag[flag.upper()] for flag in self.flags))
+
+    @model_validator(mode="after")
+    def _compiles(self) -> Self:
+        try:
+            pattern = self.compiled()
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"not a regular expression: {error} (got {self.pattern!r:.120})") from error
+        groups = [*range(pattern.groups + 1), *pattern.groupindex]
+        if self.group is not None and self.group not in groups:
+            raise ValueError(f"the pattern has no group {self.group!r}; its groups are {groups}")
+        return self
+
+
+class Numeric(SingleGrader):
+    """1 when the completion's number is within a tolerance of the reference's, else 0.
+
+    Read are 1234, 1,234.5, -.5, 1.2e-3, 3/4 and 12.5% (which is 0.125); a unit may follow.
+    """
+
+    type: Literal["numeric"] = "numeric"
+    runtime: ClassVar[str] = "sharpen.graders.numeric:NumericGrader"
+
+    reference: Template = "{{ item.answer }}"
+    """Where the expected number stands; in a longer text it is the last one."""
+
+    take: Literal["last", "only"] = "last"
+    """`last`: the last number of the completion; `only`: the completion must be a number and nothing else."""
+
+    abs_tolerance: Annotated[float, Field(ge=0)] = 0.0
+    """So far from the reference is still right."""
+
+    rel_tolerance: Annotated[float, Field(ge=0)] = 0.0
+    """So far is still right, as a share of the reference; the larger of the two counts."""
+
+
+with warnings.catch_warnings():  # pydantic's own `schema`, deprecated, is shadowed on purpose
+    warnings.filterwarnings("ignore", 'Field name "schema"')
+
+    class JsonSchema(SingleGrader):
+        """1 when the completion, or its last ```json block, is JSON of a schema, else 0."""
+
+        type: Literal["json_schema"] = "json_schema"
+        runtime: ClassVar[str] = "sharpen.graders.json_schema:JsonSchemaGrader"
+
+        schema: dict[str, Any]  # type: ignore[assignment]
+        """A JSON Schema (2020-12, or the draft its `$schema` names). References stay within it."""
+
+        match: tuple[str, ...] = ()
+        """Fields whose values must equal those of the reference."""
+
+        reference: Template = "{{ item.answer }}"
+        """An object, or its JSON text; read only where `match` names fields."""
+
+        @model_validator(mode="after")
+        def _holds(self) -> Self:
+            from sharpen.config.json_schema import check  # imports jsonschema
+
+            check(self.schema)
+            return self
+
+
+Part = Annotated[
+    StringCheck | MathAnswer | ReasoningGymScore | Regex | Numeric | JsonSchema | Plugin, Field(discriminator="type")
+]
+"""A grader that may stand alone, or in a `multi`."""
+
+
+class Multi(GraderConfig):
+    """OpenAI's `multi`: a formula over the scores of several graders."""
+
+    type: Literal["multi"] = "multi"
+
+    graders: Annotated[dict[str, Part], Field(min_length=1)]
+    """The graders by the names that the formula and the metrics use; each has its own time limit."""
+
+    calculate_output: str
+    """The score: numbers, the graders' names, `+ - * / ^`, parentheses, min max abs floor ceil exp sqrt log."""
+
+    def formula(self) -> formula.Formula:
+        """`calculate_output`, ready to be computed."""
+        return formula.parse(self.calculate_output, self.graders)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        taken = ("score", self.name or self.type, *formula.FUNCTIONS)
+        for name, part in self.graders.items():
+            if not formula.NAME.fullmatch(name):
+                raise ValueError(f"a grader's name is letters, digits and _, as the formula needs it (got {name!r})")
+            if name in taken:
+                raise ValueError(f"the name {name!r} is taken; call the grader something else")
+            if part.name not in ("", name):
+                raise ValueError(f"the grader {name!r} is known by that name; leave its own out (got {part.name!r})")
+        try:
+            self.formula()
+        except formula.FormulaError as error:
+            raise ValueError(f"calculate_output, {error}") from error
+        return self
+
+
+Grader = Annotated[
+    StringCheck | MathAnswer | ReasoningGymScore | Regex | Numeric | JsonSchema | Plugin | Multi,
+    Field(discriminator="type"),
+]
 """Any grader."""

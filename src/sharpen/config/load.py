@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -113,7 +113,12 @@ def _place(loc: tuple[int | str, ...], model: Model) -> _Place:
     path: list[str] = []
     here: list[Model] = [model]
     owner: Model | None = None
+    keyed = False  # a mapping's key comes next, such as a grader's name in a `multi`
     for part in loc:
+        if keyed:
+            keyed = False
+            path.append(str(part))
+            continue
         if len(here) > 1 and isinstance(part, str):  # the union's member: not in the recipe
             here = [member for member in here if _tag(member) == part]
             continue
@@ -122,6 +127,7 @@ def _place(loc: tuple[int | str, ...], model: Model) -> _Place:
             owner = here[0] if here else None
             field = owner.model_fields.get(part) if owner else None
             here = _models(field.annotation) if field else []
+            keyed = field is not None and get_origin(field.annotation) is dict
     return _Place(".".join(path), here, owner)
 
 

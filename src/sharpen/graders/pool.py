@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from sharpen.config.graders import GraderConfig, Plugin
+from sharpen.config.graders import Multi, Plugin, SingleGrader
 from sharpen.errors import ConfigError
 from sharpen.graders.base import Grader, completion_fault, finite, grader_fault, repeatable
+from sharpen.graders.multi import combine
 from sharpen.sandbox.workers import Outcome, WorkerPool
 from sharpen.types import Example, Grade, Sample
 
@@ -19,24 +20,28 @@ Pair = tuple[Example, Sample]
 class GraderPool:
     """One grader, in `workers` processes (two, or one on a single core), started when first needed.
 
+    The graders of a `multi` share the workers; each has its own time limit and answers for its own faults.
     `function` takes the place of the one that a `Plugin` names in `use`; it travels by value when
     it comes from a notebook, and is imported when it stands in a module.
     """
 
     def __init__(
-        self, config: GraderConfig, *, function: Callable[..., Any] | None = None, workers: int | None = None
+        self, config: SingleGrader | Multi, *, function: Callable[..., Any] | None = None, workers: int | None = None
     ) -> None:
         if function is not None and not isinstance(config, Plugin):
             raise ConfigError("only a plugin grader takes a function", path="grader", value=config)
         self.name: str = config.name or getattr(config, "type", type(config).__name__)
-        self._config = config
-        self._fault_kind = "other_error" if config.trusted else "python_grader_runtime_error"
-        self._pool = WorkerPool(_prepare, (config, function), size=workers)
+        self._formula = config.formula() if isinstance(config, Multi) else None
+        self._parts: Mapping[str, SingleGrader] = config.graders if isinstance(config, Multi) else {self.name: config}
+        self._pool = WorkerPool(_prepare, (self._parts, function), size=workers)
 
     async def grade_many(self, pairs: Sequence[Pair]) -> list[Grade]:
         """The grades, in the order of the pairs. Raises GraderError when the grader cannot be built."""
-        outcomes = await self._pool.map(pairs, self._config.time_limit)
-        return [self._grade(outcome) for outcome in outcomes]
+        columns = await asyncio.gather(*(self._grade(name, pairs) for name in self._parts))
+        if self._formula is None:
+            return columns[0]
+        rows = zip(*columns, strict=True)
+        return [combine(dict(zip(self._parts, row, strict=True)), self._formula) for row in rows]
 
     async def start(self) -> None:
         """Build the grader in every worker now. Raises GraderError when that fails."""
@@ -44,7 +49,7 @@ class GraderPool:
 
     def repeatable(self, grade: Grade) -> bool:
         """Whether this grader would surely grade so again; foreign code may roll dice or ask a server."""
-        return self._config.trusted and repeatable(grade)
+        return all(part.trusted for part in self._parts.values()) and repeatable(grade)
 
     def close(self) -> None:
         """Kill the workers."""
@@ -58,21 +63,40 @@ class GraderPool:
     ) -> None:
         self.close()
 
-    def _grade(self, outcome: Outcome) -> Grade:
-        if outcome.kind == "value":
-            return finite(outcome.value, self._fault_kind)
-        if outcome.kind != "exception" and self._config.trusted:
-            return completion_fault(outcome.kind, outcome.detail)
-        return grader_fault(self._fault_kind, outcome.detail)
+    async def _grade(self, name: str, pairs: Sequence[Pair]) -> list[Grade]:
+        """What one of the graders says of each pair."""
+        config = self._parts[name]
+        outcomes = await self._pool.map([(name, pair) for pair in pairs], config.time_limit)
+        return [_read(outcome, config) for outcome in outcomes]
 
 
-def _prepare(config: GraderConfig, function: Callable[..., Any] | None) -> Callable[[Pair], Grade]:
-    """In the worker: the grader as a plain function. Its coroutines share one event loop."""
+def _read(outcome: Outcome, config: SingleGrader) -> Grade:
+    kind = "other_error" if config.trusted else "python_grader_runtime_error"
+    if outcome.kind == "value":
+        return finite(outcome.value, kind)
+    if outcome.kind != "exception" and config.trusted:
+        return completion_fault(outcome.kind, outcome.detail)
+    return grader_fault(kind, outcome.detail)
+
+
+def _prepare(
+    configs: Mapping[str, SingleGrader], function: Callable[..., Any] | None
+) -> Callable[[tuple[str, Pair]], Grade]:
+    """In the worker: the graders as one plain function of a grader's name and a pair; they share one event loop."""
+    graders = {name: _build(config, function) for name, config in configs.items()}
+    runner = asyncio.Runner()
+
+    def work(job: tuple[str, Pair]) -> Grade:
+        name, pair = job
+        return runner.run(graders[name].grade(*pair))
+
+    return work
+
+
+def _build(config: SingleGrader, function: Callable[..., Any] | None) -> Grader:
     if function is not None and isinstance(config, Plugin):
         from sharpen.graders.plugin import PluginGrader
 
-        grader: Grader = PluginGrader(config, function)
-    else:
-        grader = config.build()
-    runner = asyncio.Runner()
-    return lambda pair: runner.run(grader.grade(*pair))
+        return PluginGrader(config, function)
+    grader: Grader = config.build()
+    return grader

@@ -5,5 +5,7 @@ markup    HTML that escapes by default        numbers   figures as a reader want
 scale     ticks, thinning, smoothing          plots     SVG charts: lines, stacked bars, whiskers
 table     base -> SFT -> RFT                  curves    each stage's charts
 samples   held-out prompts side by side       rollouts  training groups
+classes   confusion matrix, F1           comparison  arms, differences, tests between runs
+overlay   curves of several runs         compare   the page of a comparison
 about     recipe, versions, cost, events      html      the page: `write(run_dir)`
 """

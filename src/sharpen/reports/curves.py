@@ -173,8 +173,8 @@ def _plot(stage: Stage, curve: Curve) -> Plot | None:
     """The chart, or None where no step has a value for it."""
     series = []
     for index, (name, keys) in enumerate(curve.series):
-        points = _points(stage.metrics, keys)
-        spreads = {point.step: point.value for point in _points(stage.metrics, curve.spread)}
+        points = points_of(stage.metrics, keys)
+        spreads = {point.step: point.value for point in points_of(stage.metrics, curve.spread)}
         dotted = keys[0] == "validation" and len(points) <= DOTS
         if points:
             band = tuple(spreads.get(point.step, 0.0) for point in points) if spreads and index == 0 else ()
@@ -186,7 +186,8 @@ def _plot(stage: Stage, curve: Curve) -> Plot | None:
     return Plot(curve.title, curve.meaning + warning, tuple(series), curve.unit, curve.from_zero)
 
 
-def _points(metrics: Sequence[Record], keys: tuple[str, ...]) -> tuple[Point, ...]:
+def points_of(metrics: Sequence[Record], keys: tuple[str, ...]) -> tuple[Point, ...]:
+    """The finite values under the keys, by step."""
     pairs = ((finite(line, "step"), finite(line, *keys)) for line in metrics)
     return tuple(
         Point(step, value) for step, value in pairs if step is not None and value is not None and abs(value) < HUGE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
@@ -28,15 +29,25 @@ def write(run_dir: Path) -> Path:
     The same directory gives the same bytes. Raises `RunError` where there is no such folder.
     """
     path = run_dir / "report.html"
-    draft = path.with_suffix(".html.tmp")
-    draft.write_text(page(read(run_dir)), encoding="utf-8")
-    os.replace(draft, path)
+    replace(path, page(read(run_dir)))
     return path
 
 
+def replace(path: Path, text: str) -> None:
+    """Write a page, whole or not at all."""
+    draft = path.with_suffix(".html.tmp")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)
+
+
 def page(run: Run) -> str:
-    """The whole document. Its policy lets nothing load and no script run but our own."""
+    """The whole document."""
     name, model = run.path.resolve().name, _model(run)
+    return document(f"{name}: {model}", _header(run, name, model), tag("main", *_sections(run)), _footer(run))
+
+
+def document(title: str, *body: Html) -> str:
+    """A page that needs nothing but itself. Its policy lets nothing load and no script run but our own."""
     style, script = _asset("style.css"), _asset("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
@@ -44,19 +55,17 @@ def page(run: Run) -> str:
         [
             Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
             Html(f'<meta http-equiv="Content-Security-Policy" content="{policy}">'),
-            tag("title", f"{name}: {model}"),
+            tag("title", title),
             tag("style", Html(style)),
         ]
     )
-    body = join(
-        [
-            _header(run, name, model),
-            tag("main", *_sections(run)),
-            _footer(run),
-            tag("script", Html(script)),
-        ]
-    )
-    return "<!doctype html>\n" + tag("html", tag("head", head), tag("body", body), lang="en") + "\n"
+    whole = tag("html", tag("head", head), tag("body", *body, tag("script", Html(script))), lang="en")
+    return f"<!doctype html>\n{whole}\n"
+
+
+def sections(contents: Iterable[tuple[str, str, Html]]) -> list[Html]:
+    """The parts of a page: (title, anchor, what stands there)."""
+    return [tag("section", tag("h2", title), body, id=anchor) for title, anchor, body in contents]
 
 
 def _sections(run: Run) -> list[Html]:
@@ -66,7 +75,7 @@ def _sections(run: Run) -> list[Html]:
         ("Samples", "samples", join([samples.section(run), rollouts.section(run)])),
         ("What was run", "about", about.section(run)),
     )
-    return [tag("section", tag("h2", title), body, id=anchor) for title, anchor, body in contents]
+    return sections(contents)
 
 
 def _header(run: Run, name: str, model: str) -> Html:

@@ -30,6 +30,13 @@ class Series:
     smoothed: bool = False
     dotted: bool = False
     band: tuple[float, ...] = ()
+    colour: str = ""
+    """A CSS class that tints it, where the page's own tint is not meant."""
+
+    @property
+    def style(self) -> str:
+        """Its CSS classes."""
+        return f"{self.look} {self.colour}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +128,16 @@ def _draw(series: Series, x: Scale, y: Scale, limit: int) -> Iterable[Html]:
         upper = [Point(p.step, p.value + e.value) for p, e in zip(middle, edges, strict=True)]
         lower = [Point(p.step, p.value - e.value) for p, e in zip(middle, edges, strict=True)]
         outline = _path(thin(upper, limit), x, y) + _path(thin(lower, limit)[::-1], x, y).replace("M", "L", 1) + "z"
-        yield tag("path", d=outline, class_="band")
+        yield tag("path", d=outline, class_=f"band {series.colour}".rstrip())
     points = thin(series.points, limit)
     if series.smoothed and len(series.points) >= SMOOTH_FROM:
-        yield tag("path", d=_path(points, x, y), class_=f"line raw {series.look}")
-        yield tag("path", d=_path(thin(smooth(series.points), limit), x, y), class_=f"line {series.look}")
+        yield tag("path", d=_path(points, x, y), class_=f"line raw {series.style}")
+        yield tag("path", d=_path(thin(smooth(series.points), limit), x, y), class_=f"line {series.style}")
     else:
-        yield tag("path", d=_path(points, x, y), class_=f"line {series.look}")
+        yield tag("path", d=_path(points, x, y), class_=f"line {series.style}")
     if series.dotted or len(points) == 1:
         dots = "".join(f"M{_r(x(p.step))} {_r(y(p.value))}h0" for p in points)
-        yield tag("path", d=dots, class_=f"dots {series.look}")
+        yield tag("path", d=dots, class_=f"dots {series.style}")
 
 
 def _axes(x: Scale, y: Scale, y_ticks: Sequence[float], unit: Unit) -> Html:
@@ -156,7 +163,7 @@ def _figure(plot: Plot, drawn: Sequence[Html], x: Scale, hover: list[list[list[o
     marks = [_mark(mark, x) for mark in plot.marks if x.low <= mark.step <= x.high]
     cursor = tag("g", tag("line", y1=TOP, y2=BOTTOM), class_="cursor", visibility="hidden")
     keys = [
-        tag("span", tag("i"), f"{series.name} ", tag("b", str(read[-1][3])), class_=f"key {series.look}")
+        tag("span", tag("i"), f"{series.name} ", tag("b", str(read[-1][3])), class_=f"key {series.style}")
         for series, read in zip(plot.series, hover, strict=True)
     ]
     last = max(point.step for series in plot.series for point in series.points)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sharpen.reports.markup import Html, join, long_text, tag
 from sharpen.reports.numbers import at, finite, plain
@@ -29,6 +30,17 @@ KINDS = (
     Kind("lost", True, False, 2),
     Kind("kept right", True, True, 1),
 )
+
+
+RULE = ", ".join(f"{kind.shown} {kind.name}" for kind in KINDS)
+
+
+class Answer(NamedTuple):
+    """Who answered, in which colour, and what (None where nothing is recorded)."""
+
+    name: str
+    colour: str
+    item: Record | None
 
 
 def section(run: Run) -> Html:
@@ -60,13 +72,21 @@ def _eval(run: Run, name: str, answers: Mapping[str, Sequence[Record]]) -> Html:
     return tag(
         "div",
         tag("h3", name),
-        _flow({kind.name: len(keys) for kind, keys in found.items()}, models, len(common)),
-        *(_problem(run, kind, [(model, by_id[model].get(key)) for model in models]) for kind, key in shown),
+        flow(
+            {kind.name: len(keys) for kind, keys in found.items()},
+            " to ".join(label(model) for model in models[-2:]),
+            len(common),
+            f"Shown: the first of each kind in the order of the eval's file ({RULE}), not picked by hand.",
+        ),
+        *(
+            problem(kind.name, [Answer(label(model), run.colour(model), by_id[model].get(key)) for model in models])
+            for kind, key in shown
+        ),
         class_="samples",
     )
 
 
-def _flow(counts: Mapping[str, int], models: Sequence[str], total: int) -> Html:
+def flow(counts: Mapping[str, int], pair: str, total: int, rule: str) -> Html:
     """How many problems went which way, as a bar, and the rule the samples below were chosen by."""
     place, bars = 0.0, []
     for name, number in counts.items():
@@ -78,8 +98,6 @@ def _flow(counts: Mapping[str, int], models: Sequence[str], total: int) -> Html:
         tag("span", tag("i"), tag("b", f"{n:,}"), f" {name}", class_=f"key {name.replace(' ', '-')}")
         for name, n in counts.items()
     )
-    pair = " to ".join(label(model) for model in models[-2:]) if len(models) > 1 else label(models[0])
-    rule = ", ".join(f"{kind.shown} {kind.name}" for kind in KINDS)
     return tag(
         "div",
         tag(
@@ -90,32 +108,30 @@ def _flow(counts: Mapping[str, int], models: Sequence[str], total: int) -> Html:
             aria_label=", ".join(f"{n} {name}" for name, n in counts.items()),
         ),
         tag("p", f"{total:,} problems, {pair}: ", *keys, class_="keys"),
-        tag(
-            "p",
-            f"Shown: the first of each kind in the order of the eval's file ({rule}), not picked by hand.",
-            class_="rule",
-        ),
+        tag("p", rule, class_="rule"),
     )
 
 
-def _problem(run: Run, kind: Kind, answers: Sequence[tuple[str, Record | None]]) -> Html:
-    prompt = next((item.get("prompt") for _, item in answers if item is not None), None)
+def problem(kind: str, answers: Sequence[Answer]) -> Html:
+    """A prompt and the answers to it, side by side."""
+    prompt = next((answer.item.get("prompt") for answer in answers if answer.item is not None), None)
     return tag(
         "article",
-        tag("p", kind.name, class_=f"badge {kind.name.replace(' ', '-')}"),
+        tag("p", kind, class_=f"badge {kind.replace(' ', '-')}"),
         tag("div", messages(prompt), class_="prompt"),
-        tag("div", *(_answer(run, model, item) for model, item in answers), class_="answers"),
+        tag("div", *map(_answer, answers), class_="answers"),
     )
 
 
-def _answer(run: Run, model: str, item: Record | None) -> Html:
-    head = [tag("i"), tag("b", label(model))]
+def _answer(answer: Answer) -> Html:
+    item = answer.item
+    head = [tag("i"), tag("b", answer.name)]
     if item is None:
         return tag(
             "div",
             tag("p", *head),
             tag("p", "(no answer recorded)", class_="none"),
-            class_=f"answer {run.colour(model)}",
+            class_=f"answer {answer.colour}",
         )
     grade = tag("span", "✓ right" if right(item) else "✗ wrong", class_="right" if right(item) else "wrong")
     return tag(
@@ -123,7 +139,7 @@ def _answer(run: Run, model: str, item: Record | None) -> Html:
         tag("p", *head, grade, class_="who"),
         long_text(text_of(item.get("text"))),
         tag("p", " · ".join(_remarks(item)), class_="remarks"),
-        class_=f"answer {run.colour(model)}",
+        class_=f"answer {answer.colour}",
     )
 
 

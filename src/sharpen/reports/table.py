@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from sharpen.reports import classes
 from sharpen.reports.markup import Html, join, tag
 from sharpen.reports.numbers import MISSING, at, count, duration, finite, plain, points, show, span
 from sharpen.reports.plots import whisker
@@ -63,7 +64,7 @@ def _eval(run: Run, name: str) -> Html:
         for entry in results.values()
     )
     scale = ticks(0, highest or 1)
-    head = ("Model", "Accuracy", _axis(scale), "Problems", "In form", "Found")
+    head = ("Model", "Accuracy", axis(scale), "Problems", "In form", "Found")
     gains = ("Change, points", "Format gain", "Task gain", "Time", "Tokens")
     header = tag("tr", *(tag("th", cell, scope="col") for cell in (*head, *gains)))
     rows = [_row(run, model, entry, scale) for model, entry in results.items()]
@@ -72,11 +73,13 @@ def _eval(run: Run, name: str) -> Html:
         tag("h3", name),
         tag("table", tag("thead", header), tag("tbody", *rows), class_="results"),
         _drawn(results),
+        *(classes.section(run.evals.get(name, {}).get(model, ()), label(model)) for model in run.models),
         class_="eval",
     )
 
 
-def _axis(scale: Sequence[float]) -> Html:
+def axis(scale: Sequence[float]) -> Html:
+    """The head of a column of whiskers."""
     labels = (
         tag(
             "text",

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import comb
-from typing import NamedTuple
+from math import comb, sqrt
+from statistics import NormalDist
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sharpen.types import Interval
 
 RESAMPLES = 10_000
+BLOCK = 500
+"""Resamples computed at once, so that memory stays small."""
+
+EQUAL = 1e-12
+"""Numbers this close are the same."""
+
+Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Difference(NamedTuple):
@@ -55,6 +63,81 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> Differ
         delta, slack = float(differences[0]), 1 - 0.025 ** (1 / len(differences))
         return Difference(delta, Interval(delta - slack * (1 + delta), delta + slack * (1 - delta)))
     return Difference(float(differences.mean()), interval(differences.tolist()))
+
+
+class ArmDifference(NamedTuple):
+    """The difference between two recipes, each run with one seed or several."""
+
+    delta: float
+    ci95: Interval
+    error: float
+    """Standard error of `delta`."""
+    agree: bool
+    """Every seed has the difference's sign."""
+
+    @property
+    def shown(self) -> bool:
+        """Whether the difference may be claimed: the signs agree and the interval excludes 0."""
+        return self.agree and (self.ci95.low > 0 or self.ci95.high < 0)
+
+
+def arm_difference(before: Matrix, after: Matrix, *, paired: bool) -> ArmDifference:
+    """Mean of after - before, each of (seeds, items), over the same items; values between 0 and 1.
+
+    One seed each: the paired bootstrap over items. Else a cluster bootstrap that draws seeds and items
+    with replacement, the same seeds on both sides where they are `paired` (the same seeds, in one order).
+    Signs agree where each seed's difference has the same one; of unpaired seeds, where every run of one
+    arm is better than every run of the other.
+    """
+    assert before.shape[1] == after.shape[1]
+    assert not paired or len(before) == len(after)
+    ours, theirs = after.mean(axis=1), before.mean(axis=1)
+    gaps = ours - theirs if paired else np.subtract.outer(ours, theirs).ravel()
+    agree = bool((gaps > 0).all() or (gaps < 0).all())
+    items_before, items_after = before.mean(axis=0), after.mean(axis=0)
+    if len(before) > 1 or len(after) > 1:
+        means = _resampled([after - before] if paired else [after, before])
+        if np.ptp(means) > EQUAL:
+            low, high = np.percentile(means, (2.5, 97.5))
+            delta = float(items_after.mean() - items_before.mean())
+            return ArmDifference(delta, Interval(float(low), float(high)), float(means.std()), agree)
+    spread = float((items_after - items_before).std())
+    difference = paired_difference(items_before.tolist(), items_after.tolist())
+    return ArmDifference(*difference, spread / sqrt(before.shape[1]), agree)
+
+
+def arm_interval(values: Matrix) -> Interval:
+    """95 % interval of the mean of (seeds, items), over items, and over seeds where there are several."""
+    if len(values) == 1 or np.ptp(values) <= EQUAL:
+        return interval(values.mean(axis=0).tolist())
+    low, high = np.percentile(_resampled([values]), (2.5, 97.5))
+    return Interval(float(low), float(high))
+
+
+def detectable(error: float, items: int) -> float:
+    """The smallest true difference that a test at 5 % (two-sided) finds with a power of 80 %.
+
+    (z₀.₉₇₅ + z₀.₈) · error = 2.80 · error. Where all items agree, at most a share 1 - 0.025^(1/n) of
+    all items differ (Clopper-Pearson), which bounds the variance of a difference.
+    """
+    normal = NormalDist()
+    error = error or sqrt((1 - 0.025 ** (1 / items)) / items)
+    return (normal.inv_cdf(0.975) + normal.inv_cdf(0.8)) * error
+
+
+def _resampled(arms: Sequence[Matrix]) -> Matrix:
+    """Means of the first arm, less those of the second, over drawn seeds and items; all see the same items."""
+    generator = np.random.default_rng(0)
+    items = arms[0].shape[1]
+    means = np.zeros(RESAMPLES)
+    for start in range(0, RESAMPLES, BLOCK):
+        part = slice(start, start + BLOCK)
+        item_shares = generator.multinomial(items, np.full(items, 1 / items), BLOCK) / items
+        for sign, arm in zip((1, -1), arms, strict=False):
+            seeds = len(arm)
+            seed_shares = generator.multinomial(seeds, np.full(seeds, 1 / seeds), BLOCK) / seeds
+            means[part] += sign * ((seed_shares @ arm) * item_shares).sum(axis=1)
+    return means
 
 
 def gains(

@@ -66,6 +66,7 @@ async def evaluate(
             {
                 "id": example.id,
                 "prompt": list(example.messages),
+                "answer": _answer(example),
                 "text": rollout.sample.text,
                 "finish": rollout.sample.finish,
                 "score": made.score,
@@ -142,6 +143,12 @@ async def _grade(pool: GraderPool, examples: Sequence[Example], rollouts: Sequen
                 remedy="Mend the grader or the item; no score is invented for it",
             )
     return grades
+
+
+def _answer(example: Example) -> str | float | None:
+    """The item's own answer, where it is text or a number: metrics over classes need it."""
+    answer = example.item.get("answer")
+    return answer if isinstance(answer, str | int | float) and not isinstance(answer, bool) else None
 
 
 def _correct(grade: Grade) -> int:

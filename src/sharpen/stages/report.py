@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from sharpen.config.graders import Multi
 from sharpen.config.stages import RFT
 from sharpen.data.render import Renderer
 from sharpen.guards.faults import count
 from sharpen.rl.advantages import SPREAD
 from sharpen.stages.credit import Credited
 from sharpen.train.engine import StepResult
+from sharpen.types import Grade
 
 
 class Clock:
@@ -43,15 +45,13 @@ def rft_line(
         gap = {"mean": results[0].metrics.get("logprob_gap"), "max": results[0].metrics.get("logprob_gap_max")}
     grades = [made for group in credited.groups for made in group.grades]
     rollouts = [rollout for group in credited.groups for rollout in group.rollouts]
-    scores = [made.score for made in grades if made.score is not None]
     rewards = [reward for group in credited.rewards for reward in group if reward is not None]
     lengths = [rollout.sampled for rollout in rollouts]
     truncated = [rollout.sample.finish == "length" for rollout in rollouts]
     spread = [_spread(group) for group in credited.rewards]
-    name = stage.grader.name or stage.grader.type
     return {
         **result,
-        "reward": {"mean": _mean(rewards), "std": _std(rewards), "by_grader": {name: _mean(scores)}},
+        "reward": {"mean": _mean(rewards), "std": _std(rewards), "by_grader": _by_grader(stage, grades)},
         "no_spread_share": _mean([float(value <= SPREAD) for value in spread]),
         "dropped_groups": sum(advantages is None for advantages in credited.advantages),
         "kl": kl,
@@ -91,6 +91,14 @@ def rollout_lines(credited: Credited, renderer: Renderer) -> list[dict[str, Any]
                 }
             )
     return lines
+
+
+def _by_grader(stage: RFT, grades: list[Grade]) -> dict[str, float | None]:
+    """The mean score under the grader's name; of a `multi`, also those of its parts."""
+    parts = stage.grader.graders if isinstance(stage.grader, Multi) else ()
+    valid = [made for made in grades if made.score is not None]
+    whole = {stage.grader.name or stage.grader.type: _mean([made.score for made in valid])}
+    return whole | {part: _mean([made.metrics[part] for made in valid]) for part in parts}
 
 
 def _spread(rewards: list[float | None]) -> float:
