@@ -47,7 +47,7 @@ def cut(logits: Tensor, top_k: int | None, top_p: float, min_p: float) -> Cut:
     after top-k, is at least that; `min_p` those at least that share as probable as the likeliest. Of equally
     probable tokens the first come first.
     """
-    ordered, order = logits.float().sort(-1, descending=True, stable=True)
+    ordered, order = logits.float().sort(dim=-1, descending=True, stable=True)
     kept = torch.ones_like(order, dtype=torch.bool)
     if top_k is not None:
         kept[:, top_k:] = False
