@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -125,7 +127,8 @@ def test_what_is_cut_off_is_what_transformers_cuts_off(
 
     top_k, top_p, min_p = settings_
     logits = scale * torch.randn(50, 300, generator=torch.Generator().manual_seed(0))
-    expected, ids = logits.clone(), torch.zeros(50, 1, dtype=torch.long)
+    expected = logits.clone()
+    ids: Any = torch.zeros(50, 1, dtype=torch.long)
     if top_k is not None:
         expected = TopKLogitsWarper(top_k)(ids, expected)
     if top_p < 1:

@@ -219,7 +219,7 @@ def test_the_cases_meet_both_sides_of_each_clip(preset: str) -> None:
     found = [attempt for seed in range(3) for attempt in attempts(seed, SPREADS.get(preset, 1.0))]
     low, high = {"grpo": (0.8, 1.2), "gspo": (1 - 3e-4, 1 + 4e-4), "cispo": (0.5, 5.0)}[preset]
     for sign in (1, -1):
-        ratios = []
+        ratios: list[float] = []
         for attempt in found:
             changes = [new.item() - old for new, _, old, _, _ in attempt.tokens()]
             if attempt.advantage * sign > 0:

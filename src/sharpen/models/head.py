@@ -116,7 +116,8 @@ class _Head(torch.autograd.Function):
 
 
 def _entropy_slope(probabilities: Tensor) -> Tensor:
-    """The entropy's derivative by log p's logits, −p (log p + H), (R, vocabulary)."""
+    """The entropy's derivative by logits / temperature, −p (log p + H), (R, vocabulary)."""
     plogp = torch.special.entr(probabilities).neg_()  # 0 where p is 0
     entropy = -plogp.sum(-1, keepdim=True)
-    return plogp.add_(probabilities * entropy).neg_()
+    slope: Tensor = plogp.add_(probabilities * entropy).neg_()
+    return slope

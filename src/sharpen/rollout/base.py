@@ -20,7 +20,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """How to draw; the fields are those of config.stages.Sampling.
+    """How to draw; the fields mean what they do in config.stages.Sampling.
 
     Temperature 0 is greedy; log-probabilities are then those at temperature 1, of the whole vocabulary.
     """

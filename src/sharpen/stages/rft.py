@@ -100,7 +100,8 @@ async def sample(stage: RFT, work: Work, sampler: Sampler, examples: Sequence[Ex
         for place, prompt in enumerate(work.renderer.example(example) for example in examples)
         for attempt in range(stage.group_size)
     ]
-    params = Params(**stage.sampling.model_dump())
+    drawing = stage.sampling
+    params = Params(drawing.max_tokens, drawing.temperature, drawing.top_k, drawing.top_p, drawing.min_p)
     total = len(requests) * params.max_tokens
     segments = await sampler.sample(requests, params, lambda made: work.run.observer.progress("sample", made, total))
     rollouts = [Rollout((segment,), work.renderer.sample(segment)) for segment in segments]
