@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = ("test_losses.py", "test_head.py", "test_pack.py", "test_engine.py")
+TESTS = (
+    "test_losses.py",
+    "test_family.py",
+    "test_credit.py",
+    "test_head.py",
+    "test_pack.py",
+    "test_draw.py",
+    "test_engine.py",
+)
 LIMIT = 60.0
 """Seconds after which a mutant counts as caught: it hangs."""
 
@@ -39,23 +47,42 @@ MUTATIONS = [
     *_of(
         "train/losses.py",
         ("cross-entropy: sign", "LossSum(-predictions.logprobs.sum()", "LossSum(predictions.logprobs.sum()"),
-        ("cross-entropy: mean over rows", "float(sum(row.trained for row in rows))", "float(len(rows))"),
-        ("cross-entropy: counts prompts", "(row.trained for row in rows)", "(len(row.tokens) for row in rows)"),
-        ("policy: sign", "-(weight * gain).sum()", "(weight * gain).sum()"),
-        ("policy: mean for sum", "-(weight * gain).sum()", "-(weight * gain).mean()"),
+        ("cross-entropy: mean over rows", "float(sum(row.trained for row in rows))\n\n", "float(len(rows))\n\n"),
+        (
+            "cross-entropy: counts prompts",
+            "(row.trained for row in rows))\n\n",
+            "(len(row.tokens) for row in rows))\n\n",
+        ),
+        ("policy: sign", "-objective.sum()", "objective.sum()"),
+        ("policy: mean for sum", "-objective.sum()", "-objective.mean()"),
         ("clip: maximum for minimum", "torch.minimum(", "torch.maximum("),
         ("clip: sides swapped", "(1 - self.clip_low, 1 + self.clip_high)", "(1 - self.clip_high, 1 + self.clip_low)"),
         ("clip: none above", "(1 - self.clip_low, 1 + self.clip_high)", "(min=1 - self.clip_low)"),
         ("clip: none below", "(1 - self.clip_low, 1 + self.clip_high)", "(max=1 + self.clip_high)"),
         ("clip: lower side's sign", "1 - self.clip_low", "1 + self.clip_low"),
         ("clip: upper side's sign", "1 + self.clip_high", "1 - self.clip_high"),
-        ("clip: always the clipped", "torch.minimum(ratio * batch.advantages, ", "torch.add(0 * ratio, "),
-        ("clip: never", "torch.minimum(ratio * batch.advantages, clipped", "torch.add(0 * ratio, ratio"),
+        ("clip: always the clipped", "torch.minimum(plain, ", "torch.add(0 * plain, "),
+        ("clip: never", "torch.minimum(plain, ratio.clamp(", "torch.add(plain, 0 * ratio.clamp("),
         ("clip: dapo's upper default", "clip_high: float = 0.28", "clip_high: float = 0.2"),
-        ("clip fraction: sign", "(gain < ratio", "(gain > ratio"),
-        ("ratio: inverted", "ratio = (logprobs - old)", "ratio = (old - logprobs)"),
-        ("ratio: no exponential", "ratio = (logprobs - old).exp()", "ratio = 1 + (logprobs - old)"),
+        ("clip fraction: sign", "gain < plain", "gain > plain"),
+        ("clip: ppo where none is asked", 'if self.clip == "ppo":', 'if self.clip != "cispo":'),
+        ("clip: cispo as ppo", 'if self.clip == "ppo":', 'if self.clip != "none":'),
+        ("clip: none where cispo is asked", 'if self.clip == "cispo":', 'if self.clip == "other":'),
+        ("cispo: gradient through the ratio", "ratio.detach().clamp(", "ratio.clamp("),
+        ("cispo: cap of 1 + clip_high", "clamp(max=self.clip_high)", "clamp(max=1 + self.clip_high)"),
+        ("cispo: floor for cap", "clamp(max=self.clip_high)", "clamp(min=self.clip_high)"),
+        ("cispo: no log-probability", "* advantages * logprobs,", "* advantages * change,"),
+        ("cispo: sign of the advantage", "clip_high) * advantages * logprobs", "clip_high) * -advantages * logprobs"),
+        ("cispo: fraction below the cap", "ratio > self.clip_high", "ratio < self.clip_high"),
+        ("unclipped: no ratio", "return plain, torch", "return advantages * logprobs, torch"),
+        ("unclipped: sign", "return plain, torch", "return -plain, torch"),
+        ("ratio: inverted", "change = logprobs - old", "change = old - logprobs"),
+        ("ratio: no exponential", "ratio, advantages = change.exp()", "ratio, advantages = 1 + change"),
         ("ratio: old ones ignored", "if batch.old_logprobs is None", "if True"),
+        ("ratio: tokens' for sequences'", 'self.ratio == "sequence"', 'self.ratio == "other"'),
+        ("ratio: sequences' for tokens'", 'self.ratio == "sequence"', 'self.ratio == "token"'),
+        ("ratio: sequence's sum for mean", "(sums / batch.lengths)", "(sums * 1)"),
+        ("ratio: another sequence's", "batch.lengths)[batch.sequence]", "batch.lengths)[batch.sequence.flip(0)]"),
         ("detach: none on policy", "logprobs.detach() if", "logprobs if"),
         ("mismatch: gradient through it", "mismatch = (old -", "mismatch = (old + logprobs - logprobs.detach() -"),
         (
@@ -66,23 +93,63 @@ MUTATIONS = [
         ("mismatch: no cap", ".clamp(max=self.mismatch_cap)", ""),
         ("mismatch: floor for cap", "clamp(max=self.mismatch_cap)", "clamp(min=self.mismatch_cap)"),
         ("mismatch: other cap", "mismatch_cap: float = 2.0", "mismatch_cap: float = 3.0"),
-        ("mismatch: left out", "weight = mismatch\n", "weight = torch.ones_like(mismatch)\n"),
-        ("normaliser: swapped in the sum", '== "sequence":', '== "token":'),
-        ("normaliser: swapped in the count", '== "sequence" else', '== "token" else'),
-        ("normaliser: times the length", "mismatch / batch.lengths", "mismatch * batch.lengths"),
+        ("mismatch: left out", "objective = mismatch * gain", "objective = gain"),
+        ("normaliser: swapped in the sum", 'if self.normalizer == "sequence":', 'if self.normalizer == "token":'),
+        ("normaliser: all by length", 'if self.normalizer == "sequence":', 'if self.normalizer != "token":'),
+        ("normaliser: swapped in the count", 'if self.normalizer == "token":', 'if self.normalizer == "sequence":'),
+        ("normaliser: times the length", "objective / batch.lengths", "objective * batch.lengths"),
         ("normaliser: length of another", "batch.lengths[batch.sequence]", "batch.lengths[0]"),
-        ("normaliser: only what teaches", "for row in rows if row.trained]", "for row in rows if any(row.advantages)]"),
-        ("normaliser: counts empty rows", "for row in rows if row.trained]", "for row in rows]"),
-        ("teaches: only the good", "return any(row.advantages)", "return any(a > 0 for a in row.advantages)"),
+        (
+            "normaliser: only what teaches",
+            "any(row.trained for row in rollout)",
+            "any(any(r.advantages) for r in rollout)",
+        ),
+        ("normaliser: counts empty rows", "any(row.trained for row in rollout)", "bool(rollout)"),
+        ("normaliser: counts segments", "in sequences(rows))", "in ([row] for row in rows))"),
+        (
+            "normaliser: only tokens that teach",
+            "rows))\n        rollouts",
+            "rows if any(row.advantages)))\n        rollouts",
+        ),
+        ("normaliser: max_tokens left out", "float(rollouts * self.max_tokens)", "float(rollouts)"),
+        ("normaliser: max_tokens in every one", 'if self.normalizer == "max_tokens":', "if self.max_tokens:"),
+        ("teaches: only the good", "else any(row.advantages)", "else any(a > 0 for a in row.advantages)"),
+        ("teaches: kl only with advantage", "row.trained > 0 if self.kl or", "row.trained > 0 if"),
+        ("teaches: entropy only with advantage", "if self.kl or self.entropy_coef else", "if self.kl else"),
+        ("kl: sign in the loss", "objective - self.kl(", "objective + self.kl("),
+        ("kl: coefficient left out", "self.coef * (weight", "(weight"),
+        ("kl: difference inverted", "difference = reference - logprobs", "difference = logprobs - reference"),
+        ("kl: k3 for k2", 'self.estimator == "k2"', 'self.estimator == "k0"'),
+        ("kl: k2 for k3", 'self.estimator == "k2"', "self.estimator"),
+        ("kl: k2 not halved", "difference.square() / 2", "difference.square()"),
+        ("kl: k3's sign of d", "difference.expm1() - difference", "difference.expm1() + difference"),
+        ("kl: k3 without its 1", "difference.expm1()", "difference.exp()"),
+        ("kl: always weighted", "if self.importance_weighted else penalty", "if True else penalty"),
+        ("kl: never weighted", "if self.importance_weighted else penalty", "if False else penalty"),
+        ("kl: weighted without gradient", "mismatch * change.exp())", "mismatch * change.exp().detach())"),
+        ("kl: weighted without mismatch", "mismatch * change.exp())", "change.exp())"),
+        ("kl: weighted without ratio", "mismatch * change.exp())", "mismatch)"),
+        ("entropy: sign", "objective + self.entropy_coef", "objective - self.entropy_coef"),
+        ("entropy: coefficient left out", "self.entropy_coef * predictions.entropy", "predictions.entropy"),
+        ("entropy: metric with gradient", "predictions.entropy.detach().sum()", "predictions.entropy.sum()"),
         ("gap: signed", "(old - batch.rollout_logprobs).abs()", "(old - batch.rollout_logprobs)"),
         ("gap: smallest", "gap.max()", "gap.min()"),
     ),
     *_of(
         "rl/advantages.py",
         ("advantage: ddof 0", "ddof=1", "ddof=0"),
-        ("advantage: sign", "(reward - mean)", "(mean - reward)"),
-        ("advantage: no deviation", "(reward - mean) / std", "(reward - mean)"),
-        ("advantage: no mean", "(reward - mean) / std", "reward / std"),
+        ("advantage: sign", "(valid - valid.mean()) /", "(valid.mean() - valid) /"),
+        ("advantage: no deviation", " / valid.std(ddof=1)", ""),
+        ("advantage: no mean", "(valid - valid.mean()) / valid", "valid / valid"),
+        ("advantage: centered's sign", "lambda valid: valid - valid.mean()", "lambda valid: valid.mean() - valid"),
+        (
+            "advantage: centered by the median",
+            "lambda valid: valid - valid.mean()",
+            "lambda valid: valid - np.median(valid)",
+        ),
+        ("advantage: none is left out", "(valid.sum() - valid) / (len(valid) - 1)", "valid.sum() / len(valid)"),
+        ("advantage: mean of n for n - 1", "/ (len(valid) - 1)", "/ len(valid)"),
+        ("advantage: leave-one-out's sign", "valid - (valid.sum()", "-valid + (valid.sum()"),
         (
             "advantage: faults count as 0",
             "reward for reward in rewards if reward is not None",
@@ -94,6 +161,40 @@ MUTATIONS = [
         ("advantage: no spread divides by 0", "<= SPREAD", "< 0"),
         ("advantage: rounding is spread", "SPREAD = 1e-6", "SPREAD = 1e-20"),
         ("advantage: small spread is none", "SPREAD = 1e-6", "SPREAD = 1e-2"),
+    ),
+    *_of(
+        "stages/credit.py",
+        ("credit: k1's sign", "overlong - algorithm.kl.coef * strayed", "overlong + algorithm.kl.coef * strayed"),
+        ("credit: k1 without coefficient", "algorithm.kl.coef * strayed", "strayed"),
+        ("credit: k1 of the last segment", "found.get(key, 0.0) + sum(", "sum("),
+        ("credit: k1 with the others", 'kl.estimator == "k1_reward" else', 'kl.estimator != "none" else'),
+        ("credit: k1 in the loss too", 'if kl.coef and kl.estimator != "k1_reward"', "if kl.coef"),
+        ("credit: overlong's sign", "return overlong - ", "return -overlong - "),
+        ("credit: truncated ones always masked", "truncated and stage.algorithm.mask_truncated", "truncated"),
+        ("credit: truncated ones never masked", "truncated and stage.algorithm.mask_truncated", "False"),
+        ("credit: all masked", 'sample.finish == "length"', "sample.finish"),
+        ("credit: one rollout for all", "attempt=attempt,", "attempt=0,"),
+        ("credit: support lost", "support=segment.support,", "support=None,"),
+        ("credit: faults teach", "if made.score is not None\n", "if made is not None\n"),
+    ),
+    *_of(
+        "rollout/draw.py",
+        ("cut: top-k one more", "kept[:, top_k:]", "kept[:, top_k + 1 :]"),
+        (
+            "cut: top-p without the last needed",
+            "probabilities.cumsum(-1) - probabilities < top_p",
+            "probabilities.cumsum(-1) < top_p",
+        ),
+        ("cut: top-p before top-k", "ordered.masked_fill(~kept, -torch.inf).double()", "ordered.double()"),
+        ("cut: top-p of all but", "- probabilities < top_p", "- probabilities > top_p"),
+        ("cut: min-p's sign", "+ math.log(min_p)", "- math.log(min_p)"),
+        ("cut: min-p of the second", "ordered[:, :1] + math", "ordered[:, 1:2] + math"),
+        ("cut: the least likely", "descending=True", "descending=False"),
+        (
+            "cut: not undone",
+            "scatter_(-1, order, ordered.masked_fill(~kept, -torch.inf))",
+            "scatter_(-1, order, ordered)",
+        ),
     ),
     *_of(
         "rl/lengths.py",
@@ -108,7 +209,22 @@ MUTATIONS = [
         "models/head.py",
         ("head: no temperature forward", "logits(part, wide).div_(temperature)", "logits(part, wide)"),
         ("head: no temperature backward", ".div_(ctx.temperature)", ""),
-        ("head: slope without temperature", "[rows, None] / ctx.temperature", "[rows, None] / 1"),
+        ("head: slope without temperature", "of_logprobs[rows, None] / ctx.temperature", "of_logprobs[rows, None]"),
+        ("head: entropy's slope without it", "of_entropy[rows, None] / ctx.temperature", "of_entropy[rows, None]"),
+        ("head: entropy's slope has another sign", "probabilities * entropy).neg_()", "probabilities * entropy)"),
+        ("head: entropy's slope without H", "plogp.add_(probabilities * entropy)", "plogp"),
+        ("head: entropy's H has another sign", "entropy = -plogp.sum", "entropy = plogp.sum"),
+        ("head: entropy's slope left out", "d_scores.add_(bonus)", "pass"),
+        ("head: support ignored forward", "chunk = support.restrict(chunk, index * CHUNK)", "pass"),
+        ("head: support ignored backward", "scores = ctx.support.restrict(scores, start)", "pass"),
+        ("head: support of the first chunk", "restrict(chunk, index * CHUNK)", "restrict(chunk, 0)"),
+        ("head: support of the first chunk, backward", "restrict(scores, start)", "restrict(scores, 0)"),
+        (
+            "head: support reversed",
+            "restricted[rows, ids] = logits[rows, ids]",
+            "restricted[rows, -ids] = logits[rows, ids]",
+        ),
+        ("head: excluded are likely", "EXCLUDED = -1e30", "EXCLUDED = 0.0"),
         ("head: normaliser added", "[:, 0] - normalizer", "[:, 0] + normalizer"),
         ("head: probabilities' sign", "mul_(-slope / total)", "mul_(slope / total)"),
         ("head: rounded logits' own sum", "mul_(-slope / total)", "mul_(-slope)"),
@@ -128,7 +244,11 @@ MUTATIONS = [
         ("pack: prefix positions restart", "range(span.prefix, span.prefix + len(tokens))", "range(len(tokens))"),
         ("pack: atoms are split", "for atom in atoms(rows):", "for atom in ([row] for row in rows):"),
         ("pack: budget overrun", "used + cost(atom) > budget", "used > budget"),
-        ("pack: lengths count prompts", "counts = [row.trained for", "counts = [len(row.tokens) for"),
+        ("pack: lengths count prompts", "counts = [sum(row.trained for", "counts = [sum(len(row.tokens) for"),
+        ("pack: segments are sequences", "-1, row.attempt, row)", "index, row.attempt, row)"),
+        ("pack: rows without attempt are one", "index if row.attempt is None else -1", "-1"),
+        ("pack: atoms share attempts", "keyed[:3]", "keyed[1:3]"),
+        ("pack: reference of another", 'ref_logprobs=given("ref_logprobs")', 'ref_logprobs=given("old_logprobs")'),
     ),
     *_of(
         "train/engine.py",
@@ -156,8 +276,15 @@ MUTATIONS = [
     ),
     *_of(
         "config/algorithms.py",
-        ("preset: grpo by tokens", '"normalizer": "sequence"', '"normalizer": "token"'),
         ("preset: dapo clips as grpo", '"clip_high": 0.28', '"clip_high": 0.2'),
+        ("preset: dr_grpo by tokens", '"normalizer": "max_tokens"', '"normalizer": "token"'),
+        ("preset: dr_grpo normalised", '"advantage": "centered"', '"advantage": "normalized"'),
+        ("preset: gspo by tokens' ratios", '"ratio": "sequence"', '"ratio": "token"'),
+        ("preset: gspo's sides swapped", '"clip_low": 3e-4', '"clip_low": 4e-4'),
+        ("preset: cispo's other cap", '"clip_high": 5.0', '"clip_high": 4.0'),
+        ("preset: cispo clips as ppo", '"clip": "cispo"', '"clip": "none"'),
+        ("preset: rloo by mean", '"normalizer": "sequence_sum"', '"normalizer": "sequence"'),
+        ("preset: rloo centered", '"advantage": "leave_one_out"', '"advantage": "centered"'),
         ("preset: another cap", "Field(gt=0)] = 2.0", "Field(gt=0)] = 1.0"),
     ),
 ]
@@ -178,16 +305,18 @@ def caught_by(folder: Path, mutation: Mutation | None) -> str:
     if mutation:
         path.write_text(mutated(right, mutation), "utf-8")
     try:
-        return _test(folder)
+        return _test(folder, path.stem)
     finally:
         path.write_text(right, "utf-8")
 
 
-def _test(folder: Path) -> str:
+def _test(folder: Path, stem: str) -> str:
+    """The first test that fails; those named after the module of that stem come first."""
+    names = sorted(TESTS, key=lambda name: stem not in name)
     log = folder / "log"
     child = os.fork()
     if child == 0:
-        _become_pytest(folder, log)
+        _become_pytest(folder, log, names)
     until = time.monotonic() + LIMIT
     while os.waitpid(child, os.WNOHANG)[0] == 0:
         if time.monotonic() > until:
@@ -200,7 +329,7 @@ def _test(folder: Path) -> str:
     return "" if passed else failed[0].split("::")[-1].split(" - ")[0] if failed else "an error before the tests"
 
 
-def _become_pytest(folder: Path, log: Path) -> None:
+def _become_pytest(folder: Path, log: Path, names: list[str]) -> None:
     """In the forked child: run the quick tests on the copy, and end."""
     try:
         import pytest
@@ -212,7 +341,7 @@ def _become_pytest(folder: Path, log: Path) -> None:
         sys.dont_write_bytecode = True  # a mutant of the same second and size must not serve as another's cache
         sys.path.insert(0, str(folder / "src"))
         pytest.main(
-            ["-x", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider", *(f"tests/core/{name}" for name in TESTS)]
+            ["-x", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider", *(f"tests/core/{name}" for name in names)]
         )
         sys.stdout.flush()
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,17 +46,30 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True)
+class Support:
+    """What could be drawn where top-k, top-p or min-p cut the distribution off, for N sampled tokens.
+
+    The first `counts[0]` of `ids` (32-bit integers) are the first token's, the next `counts[1]` the second's.
+    """
+
+    counts: tuple[int, ...]
+    ids: array[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     """Tokens the policy saw and made.
 
     `mask[i]` is true where token i was sampled; `logprobs[i]` is its log-probability under the
-    sampler at the sampling temperature (0 where not sampled). `version` is the policy's step.
+    sampler at the sampling temperature (0 where not sampled), renormalised on `support`, which has
+    an entry a sampled token; None: nothing was cut off. `version` is the policy's step.
     """
 
     tokens: tuple[int, ...]
     mask: tuple[bool, ...]
     logprobs: tuple[float, ...]
     version: int
+    support: Support | None = None
 
     @property
     def sampled(self) -> int:
@@ -127,8 +141,10 @@ class Sequence:
     """One row for the trainer: T tokens, of which those with `mask` are trained.
 
     `shared` counts the leading tokens that equal those of the other sequences of `atom`, so that
-    a packer may compute them once; packing never splits an atom. `advantages` and the logprobs
+    a packer may compute them once; packing never splits an atom. Neighbours of one atom with the
+    same `attempt` are one rollout's segments; None: a sequence by itself. `advantages` and the logprobs
     have one number a token (0 where `mask` is false); empty when the loss does not use them.
+    `support` has an entry a trained token; the model's distribution is renormalised on it.
     """
 
     tokens: tuple[int, ...]
@@ -138,6 +154,9 @@ class Sequence:
     advantages: tuple[float, ...] = ()
     rollout_logprobs: tuple[float, ...] = ()
     old_logprobs: tuple[float, ...] = ()
+    ref_logprobs: tuple[float, ...] = ()
+    attempt: int | None = None
+    support: Support | None = None
 
     @property
     def trained(self) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from array import array
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,20 +12,22 @@ import pytest
 from sharpen.config.stages import RFT
 from sharpen.data.render import Renderer
 from sharpen.guards.faults import FaultGuard, count
-from sharpen.stages.credit import credit
+from sharpen.stages.credit import credit, loss_of
 from sharpen.stages.report import Clock, rft_line, rollout_lines
 from sharpen.train.engine import StepResult
-from sharpen.types import Example, Fault, Grade, Group, Rollout, Sample, Segment
+from sharpen.train.losses import KLTerm
+from sharpen.types import Example, Fault, Grade, Group, Rollout, Sample, Segment, Support
+from sharpen.types import Sequence as Row
 
 OUTAGE = Grade(None, fault=Fault("python_grader_runtime_error", "down"))
 
 
-def stage(preset: str = "grpo", max_tokens: int = 10) -> RFT:
+def stage(preset: str = "grpo", max_tokens: int = 10, **algorithm: Any) -> RFT:
     return RFT.model_validate(
         {
             "data": {"path": "x.jsonl"},
             "grader": {"type": "string_check"},
-            "algorithm": {"preset": preset},
+            "algorithm": {"preset": preset, **algorithm},
             "sampling": {"max_tokens": max_tokens},
         }
     )
@@ -75,6 +79,73 @@ def test_the_overlong_penalty_lowers_dapos_rewards_only() -> None:
     assert credit(stage("grpo"), graded).rewards == [[1.0, 1.0, 1.0]]
 
 
+def with_reference(rows: list[Row]) -> list[Row]:
+    """A reference that gives each sampled token −0.1."""
+    return [replace(row, ref_logprobs=tuple(-0.1 * made for made in row.mask)) for row in rows]
+
+
+def test_k1_lowers_each_reward_by_how_far_the_whole_rollout_strayed() -> None:
+    """Log-probabilities −0.5, −1.5, −2.5 and −0.5, −1.5 against −0.1 a token: Σ is −4.2 and −1.8 nats."""
+    kl = {"coef": 0.1, "estimator": "k1_reward"}
+    credited = credit(stage(kl=kl), [group([0.0, 1.0, OUTAGE], [3, 2, 4])], with_reference)
+    assert credited.rewards == [[pytest.approx(0.42), pytest.approx(1.18), None]]
+    assert [row.ref_logprobs for row in credited.rows] == [
+        pytest.approx((0, 0, -0.1, -0.1, -0.1)),
+        pytest.approx((0, 0, -0.1, -0.1)),
+    ]
+    equal = credit(stage(kl=kl), [group([1.0, 1.0], [3, 2])], with_reference)
+    assert equal.advantages == [pytest.approx([math.sqrt(0.5), -math.sqrt(0.5)])], "straying is a difference too"
+
+
+def test_k1_counts_all_segments_of_a_rollout() -> None:
+    two = Rollout(rollout(3).segments + rollout(2).segments, Sample("x"))
+    graded = Group(Example("e", ()), (two, rollout(3)), (Grade(1.0), Grade(1.0)))
+    credited = credit(stage(kl={"coef": 1.0, "estimator": "k1_reward"}), [graded], with_reference)
+    assert credited.rewards == [[pytest.approx(1 + 4.2 + 1.8), pytest.approx(1 + 4.2)]]
+    assert [row.attempt for row in credited.rows] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+def test_other_estimators_leave_the_rewards_alone_and_are_terms_of_the_loss(estimator: str) -> None:
+    chosen = stage(kl={"coef": 0.1, "estimator": estimator, "importance_weighted": True})
+    credited = credit(chosen, [group([0.0, 1.0], [3, 2])], with_reference)
+    assert credited.rewards == [[0.0, 1.0]] and all(row.ref_logprobs for row in credited.rows)
+    assert loss_of(chosen).kl == KLTerm(0.1, estimator, True)  # type: ignore[arg-type]
+    assert loss_of(stage(kl={"coef": 0.1, "estimator": "k1_reward"})).kl is None
+
+
+def test_without_a_kl_no_reference_is_asked() -> None:
+    def refuse(rows: list[Row]) -> list[Row]:
+        raise AssertionError
+
+    assert credit(stage(), [group([0.0, 1.0], [3, 2])], refuse).rows[0].ref_logprobs == ()
+
+
+def test_a_masked_truncated_completion_moves_its_group_but_leaves_the_loss() -> None:
+    graded = [group([0.0, 1.0, 5.0], [3, 2, 10]), group([1.0, 0.0], [10, 10])]
+    for mask, lengths in ((True, [3, 2]), (False, [3, 2, 10, 10, 10])):
+        credited = credit(stage("dr_grpo", mask_truncated=mask), graded)
+        assert credited.advantages == [pytest.approx([-2.0, -1.0, 3.0]), pytest.approx([0.5, -0.5])]
+        assert [row.trained for row in credited.rows] == lengths
+
+
+@pytest.mark.parametrize(
+    ("advantage", "expected"),
+    [("normalized", [-math.sqrt(0.5), math.sqrt(0.5)]), ("centered", [-0.5, 0.5]), ("leave_one_out", [-1.0, 1.0])],
+)
+def test_the_algorithms_advantage_is_taken(advantage: str, expected: list[float]) -> None:
+    credited = credit(stage("grpo", advantage=advantage), [group([0.0, 1.0], [3, 2])])
+    assert credited.advantages == [pytest.approx(expected)]
+    assert [row.advantages[-1] for row in credited.rows] == pytest.approx(expected)
+
+
+def test_the_support_of_a_segment_goes_to_the_trainer() -> None:
+    support = Support((1, 1, 1), array("i", [50, 51, 52]))
+    cut = Rollout((replace(rollout(3).segments[0], support=support),), Sample("x"))
+    graded = Group(Example("e", ()), (cut, rollout(2)), (Grade(1.0), Grade(0.0)))
+    assert [row.support for row in credit(stage(), [graded]).rows] == [support, None]
+
+
 def test_the_guard_pauses_above_the_share_of_one_step() -> None:
     guard = FaultGuard(0.2, 3)
     assert guard.check([OUTAGE] * 2 + [Grade(1.0)] * 8) is None, "20 % is not above 20 %"
@@ -110,6 +181,8 @@ def test_a_steps_line_by_hand() -> None:
     assert line["logprob_gap"] == {"mean": 0.1, "max": 0.3} and line["entropy"] == 2.0
     assert line["faults"] == {"python_grader_runtime_error": 1} and line["policy_lag"] == 3
     assert line["tokens"] == {"sampled": 24, "trained": 10}
+    everything = rft_line(stage(entropy_coef=0.1), credited, [result], 0.01, Clock(), 3)
+    assert everything["tokens"]["trained"] == 14, "an entropy bonus teaches on every token"
 
 
 def test_with_several_updates_the_gap_is_that_before_the_first() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharpen.rollout.draw import BLOCK, draw
+from sharpen.rollout.draw import BLOCK, cut, draw
 
 LAST = 1 - 2**-53
 """The largest number a generator gives."""
@@ -103,3 +105,72 @@ def test_rows_do_not_touch_each_other() -> None:
     together, _ = draw(logits, 1.0, uniform)
     alone = [int(draw(logits[row : row + 1], 1.0, uniform[row : row + 1])[0]) for row in range(40)]
     assert together.tolist() == alone
+
+
+CUTS: list[tuple[int | None, float, float]] = [
+    (5, 1.0, 0.0),
+    (None, 0.7, 0.0),
+    (None, 1.0, 0.2),
+    (40, 0.9, 0.0),
+    (4, 0.5, 0.1),
+    (300, 0.95, 0.02),
+    (1000, 0.999, 1e-6),
+]
+
+
+@pytest.mark.parametrize("settings_", CUTS)
+@pytest.mark.parametrize("scale", [0.5, 3.0])
+def test_what_is_cut_off_is_what_transformers_cuts_off(
+    settings_: tuple[int | None, float, float], scale: float
+) -> None:
+    from transformers.generation.logits_process import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    top_k, top_p, min_p = settings_
+    logits = scale * torch.randn(50, 300, generator=torch.Generator().manual_seed(0))
+    expected = logits.clone()
+    ids: Any = torch.zeros(50, 1, dtype=torch.long)
+    if top_k is not None:
+        expected = TopKLogitsWarper(top_k)(ids, expected)
+    if top_p < 1:
+        expected = TopPLogitsWarper(top_p)(ids, expected)
+    if min_p > 0:
+        expected = MinPLogitsWarper(min_p)(ids, expected)
+    found = cut(logits, *settings_)
+    assert torch.equal(found.logits, expected)
+    assert [sorted(ids) for ids in found.left] == [row.isfinite().nonzero()[:, 0].tolist() for row in expected]
+
+
+def test_cuts_by_hand() -> None:
+    """Probabilities 0.1, 0.5, 0.15, 0.25."""
+    logits = torch.tensor([[0.1, 0.5, 0.15, 0.25]]).log()
+
+    def left(top_k: int | None = None, top_p: float = 1.0, min_p: float = 0.0) -> list[int]:
+        return list(cut(logits, top_k, top_p, min_p).left[0])
+
+    assert left() == [1, 3, 2, 0], "the likeliest first"
+    assert left(top_k=2) == [1, 3]
+    assert left(top_p=0.49) == [1] and left(top_p=0.51) == [1, 3] and left(top_p=0.8) == [1, 3, 2]
+    assert left(top_p=1e-9) == [1], "one is always left"
+    assert left(top_k=2, top_p=0.6) == [1], "of what top-k left, the first has two thirds"
+    assert left(min_p=0.4) == [1, 3] and left(min_p=0.25) == [1, 3, 2]
+    assert left(top_k=2, min_p=0.25) == [1, 3]
+
+
+def test_of_equal_tokens_the_first_are_kept() -> None:
+    assert list(cut(torch.zeros(1, 6), 2, 1.0, 0.0).left[0]) == [0, 1]
+    assert list(cut(torch.zeros(1, 6), None, 0.4, 0.0).left[0]) == [0, 1, 2]
+
+
+def test_draws_after_a_cut_come_as_often_as_the_renormalised_probabilities_say() -> None:
+    logits = torch.randn(200, generator=torch.Generator().manual_seed(5))
+    rest = cut(logits[None], 20, 0.8, 0.05)
+    left = sorted(rest.left[0])
+    uniforms = np.random.default_rng(1).random(20_000)
+    tokens, logprobs = draw(rest.logits.expand(20_000, -1), 1.0, torch.from_numpy(uniforms))
+    chances = logits[left].double().softmax(-1)
+    assert set(tokens.tolist()) == set(left)
+    expected = 20_000 * chances.numpy()
+    counts = np.bincount(tokens.numpy(), minlength=200)[left]
+    assert float(((counts - expected) ** 2 / expected).sum()) < len(left) - 1 + 4.5 * (2 * (len(left) - 1)) ** 0.5
+    found = dict(zip(tokens.tolist(), logprobs.tolist(), strict=True))
+    assert [found[token] for token in left] == pytest.approx(chances.log().tolist(), abs=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from torch import Tensor
 from sharpen.config.optim import Optim
 from sharpen.models.load import Loaded, load
 from sharpen.train.engine import Engine
-from sharpen.train.losses import CrossEntropy, Loss, PolicyGradient
+from sharpen.train.losses import CrossEntropy, KLTerm, Loss, PolicyGradient
 from sharpen.types import Sequence as Row
+from sharpen.types import Support
 from tests.tiny import tiny_model
 
 OPTIM = Optim(lr=1e-9, schedule="constant", warmup_ratio=0.0, max_grad_norm=1e9)
@@ -109,6 +111,74 @@ LOSSES: dict[str, Loss] = {
     "grpo": PolicyGradient(0.2, 0.2, "sequence"),
     "dapo": PolicyGradient(),
 }
+
+
+SEVERAL = PolicyGradient(0.2, 0.28, "sequence", 2.0, ratio="sequence", kl=KLTerm(0.1, "k3", True), entropy_coef=0.2)
+
+
+def cut_rows() -> list[Row]:
+    """The groups' rows with a reference and supports of 30 tokens or so; two of them are one rollout's segments."""
+    generator = torch.Generator().manual_seed(6)
+    found = []
+    for index, row in enumerate(groups()):
+        trained = [token for token, sampled in zip(row.tokens, row.mask, strict=True) if sampled]
+        parts = []
+        for token in trained:
+            others = {int(other) for other in torch.randint(4, 100, (40,), generator=generator)}
+            parts.append([token, *sorted(others - {token})])
+        support = Support(tuple(map(len, parts)), array("i", [token for part in parts for token in part]))
+        ref = tuple(-3.0 - 0.1 * place if sampled else 0.0 for place, sampled in enumerate(row.mask))
+        found.append(replace(row, ref_logprobs=ref, attempt=index, support=support))
+    # the first group's duplicates become one rollout, which has one advantage
+    found[2] = replace(found[2], attempt=1, advantages=found[1].advantages)
+    return found
+
+
+def several_loss(plain: Any, rows: list[Row], temperature: float) -> Tensor:
+    """GSPO's ratio over rollouts, k3 weighted, an entropy bonus, on renormalised supports; written out."""
+    rollouts: dict[tuple[str, int | None], list[tuple[Tensor, ...]]] = {}
+    advantages = {}
+    for row in rows:
+        assert row.support is not None
+        tokens = torch.tensor(row.tokens)
+        scores = plain(input_ids=tokens[None]).logits[0] / temperature
+        ids = list(row.support.ids)
+        sampled = [index for index, is_sampled in enumerate(row.mask) if is_sampled]
+        for count, index in zip(row.support.counts, sampled, strict=True):
+            left, ids = ids[:count], ids[count:]
+            distribution = scores[index - 1][left].log_softmax(-1)
+            numbers = (row.old_logprobs[index], row.rollout_logprobs[index], row.ref_logprobs[index])
+            new, entropy = distribution[left.index(row.tokens[index])], -(distribution.exp() * distribution).sum()
+            entry = (new, entropy, *(torch.tensor(number, dtype=torch.float64) for number in numbers))
+            rollouts.setdefault((row.atom, row.attempt), []).append(entry)
+            advantages[row.atom, row.attempt] = row.advantages[index]
+    total = torch.zeros((), dtype=torch.float64)
+    for key, entries in rollouts.items():
+        advantage = advantages[key]
+        ratio = torch.exp(sum((new - old for new, _, old, _, _ in entries), torch.zeros(())) / len(entries))
+        bounded = ratio.clamp(max=1.28) if advantage > 0 else ratio.clamp(min=0.8)
+        for new, entropy, old, rollout, ref in entries:
+            weight = torch.exp(old - rollout).clamp(max=2.0)
+            k3 = torch.exp(ref - new) - 1 - (ref - new)
+            gain = weight * bounded * advantage - 0.1 * weight * torch.exp(new - old) * k3 + 0.2 * entropy
+            total = total - gain / len(entries) / len(rollouts)
+    return total
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.8])
+def test_with_everything_on_the_gradient_is_that_of_plain_transformers(
+    loaded: Loaded, plain: Any, temperature: float
+) -> None:
+    rows = cut_rows()
+    plain.zero_grad()
+    loss = several_loss(plain, rows, temperature)
+    loss.backward()
+    expected = [parameter.grad for parameter in plain.parameters() if parameter.grad is not None]
+    for budget in (1, 1000):
+        engine = Watched(loaded.model, OPTIM, 10, budget)
+        result = engine.step(rows, SEVERAL, temperature)
+        assert result.loss == pytest.approx(float(loss.detach()), rel=1e-4, abs=1e-5)
+        assert near(engine.gradients, expected)
 
 
 def near(found: list[Tensor], expected: list[Tensor]) -> bool:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharpen.models.head import CHUNK, logits, predict
+from sharpen.models.head import CHUNK, PackedSupport, logits, predict
 
 
 def problem(count: int, vocabulary: int = 23, width: int = 6, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -30,10 +30,58 @@ def test_predictions_and_gradients_are_those_of_log_softmax(count: int, temperat
     torch.testing.assert_close(found.logprobs, expected, atol=1e-12, rtol=0)
     torch.testing.assert_close(found.entropy, -(whole.exp() * whole).sum(-1).detach(), atol=1e-12, rtol=0)
     assert torch.equal(found.correct, (whole.argmax(-1) == targets).double())
-    assert not found.entropy.requires_grad and not found.correct.requires_grad
+    assert not found.correct.requires_grad
     for mine_one, theirs_one in zip(mine, theirs, strict=True):
         gradient = mine_one.grad if mine_one.grad is not None else torch.zeros_like(mine_one)
         torch.testing.assert_close(gradient, theirs_one.grad, atol=1e-10, rtol=0)
+
+
+def supports(targets: Tensor, vocabulary: int, seed: int = 3) -> tuple[PackedSupport, Tensor]:
+    """A random support around each target, packed and as a mask (N, V)."""
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.rand(len(targets), vocabulary, generator=generator) < 0.3
+    mask[torch.arange(len(targets)), targets] = True
+    shuffled = [row.nonzero()[:, 0].flip(0) for row in mask]
+    return PackedSupport(mask.sum(-1), torch.cat([*shuffled, torch.zeros(0)]).int()), mask
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("count", [1, CHUNK, 1100])
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("used", ["logprobs", "entropy", "both"])
+def test_entropy_and_support_are_those_of_a_masked_softmax_gradients_included(
+    used: str, cut: bool, count: int, temperature: float
+) -> None:
+    """A distribution with the others at −∞, written out whole in float64 and differentiated by autograd."""
+    hidden, weight, targets = problem(count, seed=2)
+    packed, mask = supports(targets, len(weight))
+    generator = torch.Generator().manual_seed(1)
+    pulls = [torch.randn(count, dtype=torch.float64, generator=generator) for _ in range(2)]
+    mine, theirs = ([part.clone().requires_grad_() for part in (hidden, weight)] for _ in range(2))
+    found = predict(mine[0], mine[1], targets, temperature, packed if cut else None)
+    scores = theirs[0] @ theirs[1].T / temperature
+    if not cut:
+        mask = torch.ones_like(mask)
+    whole = scores.masked_fill(~mask, -torch.inf).log_softmax(-1)
+    logprobs = whole.gather(-1, targets[:, None])[:, 0]
+    entropy = -torch.where(mask, whole.exp() * whole.masked_fill(~mask, 0.0), 0.0).sum(-1)
+    torch.testing.assert_close(found.logprobs, logprobs, atol=1e-12, rtol=0)
+    torch.testing.assert_close(found.entropy, entropy, atol=1e-12, rtol=0)
+    for ours, other in ((found[:2], mine), ((logprobs, entropy), theirs)):
+        terms = [(value * pull).sum() for value, pull in zip(ours, pulls, strict=True)]
+        {"logprobs": terms[0], "entropy": terms[1], "both": terms[0] + terms[1]}[used].backward()
+        assert all(leaf.grad is not None and leaf.grad.any() for leaf in other)
+    for mine_one, theirs_one in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(mine_one.grad, theirs_one.grad, atol=1e-10, rtol=0)
+
+
+def test_with_a_support_of_one_token_nothing_can_be_learned() -> None:
+    hidden, weight, targets = problem(4)
+    weight.requires_grad_()
+    found = predict(hidden, weight, targets, 1.0, PackedSupport(torch.ones(4, dtype=torch.long), targets.int()))
+    (found.logprobs.sum() + found.entropy.sum()).backward()
+    assert found.logprobs.tolist() == [0.0] * 4 and found.entropy.tolist() == [0.0] * 4
+    assert weight.grad is not None and not weight.grad.any()
 
 
 def test_the_gradient_passes_gradcheck() -> None:

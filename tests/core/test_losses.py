@@ -287,8 +287,8 @@ def test_the_presets_are_the_pinned_ones() -> None:
     assert PolicyGradient() == replace(DAPO, mismatch_cap=2.0)
     for name, loss in LOSSES.items():
         algorithm = Algorithm.model_validate({"preset": name})
-        settings = (algorithm.clip_low, algorithm.clip_high, algorithm.normalizer, algorithm.mismatch_cap)
-        assert PolicyGradient(*settings) == loss
+        for setting in ("clip_low", "clip_high", "normalizer", "mismatch_cap", "ratio", "clip", "entropy_coef"):
+            assert getattr(algorithm, setting) == getattr(loss, setting)
     assert (PRESETS["grpo"]["overlong_buffer"], PRESETS["dapo"]["overlong_buffer"]) == (0.0, 0.2)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from array import array
 from types import SimpleNamespace
 
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharpen.data.pack import Batch, atoms, cost, pack
+from sharpen.data.pack import Batch, atoms, cost, pack, sequences
 from sharpen.models.attention import Packed
 from sharpen.train.engine import forward, score
 from sharpen.types import Sequence as Row
+from sharpen.types import Support
 
 TOKENS = 6
 
@@ -131,3 +133,44 @@ def test_old_logprobs_are_there_only_when_every_row_has_them() -> None:
     without = Row((1, 2), (False, True), "b")
     (both,), (one,) = pack([with_old, without], 100), pack([with_old], 100)
     assert both.old_logprobs is None and one.old_logprobs is not None
+
+
+def segment(atom: str, attempt: int | None, trained: int, support: Support | None = None) -> Row:
+    numbers = (0.0, *[-float(place + 1) for place in range(trained)])
+    return Row(
+        tuple(range(trained + 1)),
+        (False, *[True] * trained),
+        atom,
+        ref_logprobs=numbers,
+        attempt=attempt,
+        support=support,
+    )
+
+
+def test_a_rollouts_segments_are_one_sequence_and_rows_without_attempt_one_each() -> None:
+    rows = [
+        segment("a", 0, 2),
+        segment("a", 0, 3),
+        segment("a", 1, 1),
+        segment("b", 1, 1),
+        segment("b", None, 2),
+        segment("b", None, 1),
+    ]
+    assert [len(sequence) for sequence in sequences(rows)] == [2, 1, 1, 1, 1]
+    (batch,) = pack(rows, 100)
+    assert batch.lengths.tolist() == [5, 1, 1, 2, 1] and batch.rows == 6
+    assert batch.sequence.tolist() == [0] * 5 + [1, 2, 3, 3, 4]
+    assert batch.ref_logprobs is not None
+    assert batch.ref_logprobs.tolist() == [-1, -2, -1, -2, -3, -1, -1, -1, -2, -1]
+
+
+def test_supports_stand_one_after_the_other_in_the_order_of_the_predictions() -> None:
+    one, two = Support((2, 1), array("i", [5, 1, 2])), Support((3,), array("i", [4, 1, 0]))
+    (batch,) = pack([segment("a", 0, 2, one), segment("a", 1, 1, two)], 100)
+    assert batch.support is not None
+    assert batch.support.counts.tolist() == [2, 1, 3] and batch.support.ids.tolist() == [5, 1, 2, 4, 1, 0]
+    restricted = batch.support.restrict(torch.arange(12.0).view(2, 6), 1)
+    assert [(row > -1).nonzero()[:, 0].tolist() for row in restricted] == [[2], [0, 1, 4]]
+    assert restricted[1, [0, 1, 4]].tolist() == [6, 7, 10]
+    (without,) = pack([segment("a", 0, 2)], 100)
+    assert without.support is None

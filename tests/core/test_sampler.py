@@ -87,6 +87,45 @@ def test_logprobs_are_the_trainers(loaded: Loaded) -> None:
             assert segment.sampled and all(logprob < 0 for logprob in segment.logprobs[-segment.sampled :])
 
 
+CUTS = [Params(24, 0.8, top_k=4), Params(24, 1.3, top_p=0.7), Params(24, 1.0, top_k=30, top_p=0.9, min_p=0.1)]
+
+
+@pytest.mark.parametrize("params", CUTS)
+def test_after_a_cut_logprobs_are_those_of_the_renormalised_rest_and_the_trainers(
+    loaded: Loaded, params: Params
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    plain = AutoModelForCausalLM.from_pretrained(loaded.path, attn_implementation="eager").double().eval()
+    segments = run(loaded, requests_of(12), params, max_rows=5)
+    rows = [Row(segment.tokens, segment.mask, str(i), support=segment.support) for i, segment in enumerate(segments)]
+    for row, segment in zip(score(loaded.model, rows, 300, params.temperature), segments, strict=True):
+        assert row.old_logprobs == pytest.approx(segment.logprobs, abs=1e-3)
+        assert segment.support is not None and len(segment.support.counts) == segment.sampled
+        scores = plain(input_ids=torch.tensor(segment.tokens)[None]).logits[0].detach() / params.temperature
+        ids, start = list(segment.support.ids), len(segment.tokens) - segment.sampled
+        for place, count in enumerate(segment.support.counts, start):
+            left, ids = ids[:count], ids[count:]
+            token = segment.tokens[place]
+            expected = scores[place - 1][left].log_softmax(-1)[left.index(token)]
+            assert segment.logprobs[place] == pytest.approx(float(expected), abs=1e-3)
+            assert params.top_k is None or count <= params.top_k
+        assert not ids
+    counts = [count for segment in segments if segment.support for count in segment.support.counts]
+    assert max(counts) > 1 and max(counts) < 128, "something was cut off, and something left"
+
+
+def test_nothing_is_carried_along_where_nothing_is_cut(loaded: Loaded) -> None:
+    for params in (PARAMS, Params(4, 0.0, top_k=2)):
+        assert [segment.support for segment in run(loaded, requests_of(3), params)] == [None] * 3
+
+
+def test_a_cut_that_spares_every_token_changes_no_text(loaded: Loaded) -> None:
+    spared = run(loaded, requests_of(6), Params(24, 1.0, top_k=128))
+    for one, other in zip(spared, run(loaded, requests_of(6)), strict=True):
+        assert one.tokens == other.tokens and one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+
+
 def test_in_bfloat16_logprobs_are_the_trainers_on_average(tmp_path: Path) -> None:
     loaded = load(tiny_model(tmp_path, initializer_range=0.1), torch.bfloat16)
     segments = run(loaded, requests_of(16))

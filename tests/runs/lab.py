@@ -94,10 +94,14 @@ class World:
         return parse({**values, "stages": list(stages), "evals": list(evals)})
 
     def whole(self) -> Recipe:
-        """SFT and RFT, each with validation, and an evaluation."""
+        """SFT and RFT, each with validation, and an evaluation; a batch of RFT waits a step, its supports with it."""
         return self.recipe(
             self.sft_stage(validation=self.sft_validation),
-            self.rft_stage(validation=self.rft_validation),
+            self.rft_stage(
+                validation=self.rft_validation,
+                algorithm={"overlong_buffer": 0.0, "max_lag": 1},
+                sampling={"max_tokens": 8, "top_p": 0.95},
+            ),
             evals=[self.eval_config()],
         )
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from sharpen.config.algorithms import Algorithm
+from sharpen.config.algorithms import KL, Algorithm
 from sharpen.config.optim import Optim
 from sharpen.config.recipe import Eval, Recipe
 from sharpen.config.stages import RFT, SFT, Sampling
@@ -25,7 +25,7 @@ from sharpen.types import Grade
 from tests.runs.lab import PLUGIN, World, bits, events, labelled, letters, prompts, quick
 from tests.tiny import tiny_model
 
-MODELS = (Recipe, SFT, RFT, Sampling, Optim, Algorithm, Eval)
+MODELS = (Recipe, SFT, RFT, Sampling, Optim, Algorithm, KL, Eval)
 
 EXCLUDED = {
     "SFT.type": "chooses the class; `Recipe.stages` has a case",
@@ -52,6 +52,7 @@ def inline(rows: list[dict[str, Any]]) -> dict[str, Any]:
 SECOND_MODEL = "another model"
 STEEP = {"lr": 0.03, "warmup_ratio": 0.0}
 TWICE = {"num_iterations": 4}
+LOOSE = {"lr": 1e-3, "max_grad_norm": 1e9}  # so that clipping does not take the scale of the gradient away
 
 CASES: dict[str, Case] = {
     "Recipe.model": Case(None, SECOND_MODEL),
@@ -86,6 +87,9 @@ CASES: dict[str, Case] = {
     "RFT.max_fault_steps": Case(9, 2, faulty=True, raises="GraderError"),
     "Sampling.temperature": Case(1.0, 0.9),
     "Sampling.max_tokens": Case(8, 7),
+    "Sampling.top_k": Case(None, 3),
+    "Sampling.top_p": Case(1.0, 0.5),
+    "Sampling.min_p": Case(0.0, 0.3),
     "Optim.lr": Case(1e-3, 2e-3),
     "Optim.schedule": Case("cosine", "linear"),
     "Optim.warmup_ratio": Case(0.1, 0.5),
@@ -94,10 +98,20 @@ CASES: dict[str, Case] = {
     "Optim.beta2": Case(0.99, 0.9),
     "Optim.max_grad_norm": Case(1.0, 0.1),
     "Algorithm.preset": Case("grpo", "dapo"),
+    "Algorithm.advantage": Case("centered", "leave_one_out", {"optim": LOOSE}),
+    "Algorithm.ratio": Case("token", "sequence", {"optim": STEEP, **TWICE}),
+    "Algorithm.clip": Case("ppo", "none", {"optim": STEEP, **TWICE}),
     "Algorithm.clip_low": Case(0.2, 0.02, {"optim": STEEP, **TWICE}),
     "Algorithm.clip_high": Case(0.28, 0.02, {"optim": STEEP, **TWICE}),
     "Algorithm.normalizer": Case("sequence", "token"),
     "Algorithm.overlong_buffer": Case(0.0, 0.5),
+    "Algorithm.mask_truncated": Case(False, True),
+    "Algorithm.kl": Case({"coef": 0.0}, {"coef": 0.5}),
+    "Algorithm.entropy_coef": Case(0.0, 0.1),
+    "Algorithm.max_lag": Case(0, 1),
+    "KL.coef": Case(0.1, 0.5),
+    "KL.estimator": Case("k2", "k3"),
+    "KL.importance_weighted": Case(False, True),
     "Algorithm.mismatch_cap": Case(2.0, 0.5),  # below 1, so that it caps the ratio of equal policies
     "Algorithm.num_iterations": Case(1, 2),
     "Eval.name": Case("one", "two"),
@@ -163,6 +177,9 @@ def build(world: World, owner: str, name: str, value: Any, around: dict[str, Any
             stages = [{**rft, "sampling": {"max_tokens": 8, name: value}}]
         case "Algorithm":
             stages = [{**rft, **stage_around, "algorithm": {**algorithm, name: value}}]
+        case "KL":
+            kl = {"coef": 1.0, name: value}
+            stages = [{**rft, "optim": STEEP, "algorithm": {**algorithm, "kl": kl, **TWICE}}]
         case "Eval":
             evals = [{**evaluation, name: value}]
             grader = evals[0]["grader"]

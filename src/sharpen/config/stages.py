@@ -19,13 +19,26 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Sampling(Config):
-    """How completions are drawn in training: from the policy's own distribution, nothing cut off."""
+    """How completions are drawn in training.
+
+    Cuts apply in the order temperature, top_k, top_p, min_p; what is left is renormalised, and the trainer computes
+    its probabilities on the same tokens (carried along at 4 bytes for each token that could have been drawn).
+    """
 
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Logits are divided by it, in sampler and trainer alike."""
 
     max_tokens: Count = 128
     """The longest completion, in tokens."""
+
+    top_k: Annotated[int, Field(ge=2)] | None = None
+    """Draw from the so many likeliest tokens only."""
+
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Draw from the smallest set of likeliest tokens whose probability, after top_k, is at least this; 1: from all."""
+
+    min_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Draw only tokens at least this share as probable as the likeliest; 0: all."""
 
 
 class Stage(Config):

@@ -6,16 +6,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sharpen.models.attention import Span
+from sharpen.models.head import PackedSupport
 from sharpen.types import Sequence as Row
 
 
 @dataclass(frozen=True)
 class Batch:
-    """T packed tokens and the N predictions the loss asks for, of S sequences."""
+    """T packed tokens and the N predictions the loss asks for, of S sequences in `rows` rows."""
 
     tokens: Tensor  # (T,)
     positions: Tensor  # (T,)
@@ -27,11 +29,20 @@ class Batch:
     advantages: Tensor  # (N,)
     rollout_logprobs: Tensor  # (N,) under the sampler
     old_logprobs: Tensor | None  # (N,) under the trainer before this batch's first step; None: this is that step
+    ref_logprobs: Tensor | None  # (N,) under the reference
+    support: PackedSupport | None  # what each of the N could be; None: anything
+    rows: int
 
 
 def atoms(rows: Iterable[Row]) -> list[list[Row]]:
     """Neighbouring sequences of one atom, which no packing may part."""
     return [list(group) for _, group in groupby(rows, key=lambda row: row.atom)]
+
+
+def sequences(rows: Iterable[Row]) -> list[list[Row]]:
+    """The rows of each sequence: a rollout's neighbouring segments, or a row by itself."""
+    keys = ((row.atom, index if row.attempt is None else -1, row.attempt, row) for index, row in enumerate(rows))
+    return [[row for *_, row in group] for _, group in groupby(keys, key=lambda keyed: keyed[:3])]
 
 
 def cost(atom: Sequence[Row]) -> int:
@@ -82,25 +93,41 @@ def _batch(atoms: Sequence[Sequence[Row]]) -> Batch:
             for row in atom:
                 _write_tree(writer, [replace(row, shared=0)])
     rows = writer.rows
-    counts = [row.trained for row in rows]
+    counts = [sum(row.trained for row in sequence) for sequence in sequences(rows)]
 
     def trained(name: str) -> Tensor:
         values = [v for row in rows for v, m in zip(getattr(row, name) or row.mask, row.mask, strict=True) if m]
         return torch.tensor(values, dtype=torch.float32)
 
-    has_old = bool(rows) and all(row.old_logprobs for row in rows)
+    def given(name: str) -> Tensor | None:
+        return trained(name) if all(getattr(row, name) for row in rows) else None
+
     return Batch(
         tokens=torch.tensor(writer.tokens),
         positions=torch.tensor(writer.positions),
         spans=tuple(writer.spans),
         source=torch.tensor(writer.source, dtype=torch.long),
         target=torch.tensor([t for row in rows for t, m in zip(row.tokens, row.mask, strict=True) if m]),
-        sequence=torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(counts)),
+        sequence=torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)),
         lengths=torch.tensor(counts, dtype=torch.float32),
         advantages=trained("advantages"),
         rollout_logprobs=trained("rollout_logprobs"),
-        old_logprobs=trained("old_logprobs") if has_old else None,
+        old_logprobs=given("old_logprobs"),
+        ref_logprobs=given("ref_logprobs"),
+        support=_support(rows),
+        rows=len(rows),
     )
+
+
+def _support(rows: Sequence[Row]) -> PackedSupport | None:
+    """The rows' supports, one after the other; all rows of a step have one, or none."""
+    supports = [row.support for row in rows if row.support is not None]
+    if not supports:
+        return None
+    assert [len(support.counts) for support in supports] == [row.trained for row in rows]
+    counts = torch.tensor([count for support in supports for count in support.counts])
+    ids = torch.tensor(np.concatenate([np.frombuffer(support.ids, dtype=np.int32) for support in supports]))
+    return PackedSupport(counts, ids)
 
 
 def _write_tree(writer: _Writer, atom: Sequence[Row]) -> None:

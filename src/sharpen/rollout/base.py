@@ -20,10 +20,21 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """How to draw. Temperature 0 is greedy; log-probabilities are then those at temperature 1."""
+    """How to draw; the fields mean what they do in config.stages.Sampling.
+
+    Temperature 0 is greedy; log-probabilities are then those at temperature 1, of the whole vocabulary.
+    """
 
     max_tokens: int
     temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+    @property
+    def cuts(self) -> bool:
+        """Whether tokens are drawn from a part of the vocabulary only."""
+        return self.temperature > 0 and (self.top_k is not None or self.top_p < 1 or self.min_p > 0)
 
 
 class Sampler(Protocol):
@@ -36,5 +47,8 @@ class Sampler(Protocol):
     async def sample(
         self, requests: Sequence[Request], params: Params, progress: Callable[[int], None] | None = None
     ) -> list[Segment]:
-        """One segment a request, in order. `progress` is told the number of tokens made so far."""
+        """One segment a request, in order; with its support where `params` cut tokens off.
+
+        `progress` is told the number of tokens made so far.
+        """
         ...

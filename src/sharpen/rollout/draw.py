@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from array import array
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -27,6 +31,33 @@ def draw(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, T
     chosen = logits.gather(-1, tokens[:, None]) - peak
     logprobs = chosen[:, 0] - cumulative[:, -1].log().float()
     return tokens, logprobs
+
+
+class Cut(NamedTuple):
+    """Logits (R, V) with −∞ for what was cut off, and the tokens left in each row, the likeliest first."""
+
+    logits: Tensor
+    left: list[array[int]]
+
+
+def cut(logits: Tensor, top_k: int | None, top_p: float, min_p: float) -> Cut:
+    """Cut unlikely tokens off, from logits at the temperature: top-k, then top-p, then min-p, as transformers does.
+
+    `top_k` keeps so many of the likeliest; `top_p` the smallest set of the likeliest whose probability, renormalised
+    after top-k, is at least that; `min_p` those at least that share as probable as the likeliest. Of equally
+    probable tokens the first come first.
+    """
+    ordered, order = logits.float().sort(dim=-1, descending=True, stable=True)
+    kept = torch.ones_like(order, dtype=torch.bool)
+    if top_k is not None:
+        kept[:, top_k:] = False
+    if top_p < 1:
+        probabilities = ordered.masked_fill(~kept, -torch.inf).double().softmax(-1)
+        kept &= probabilities.cumsum(-1) - probabilities < top_p
+    if min_p > 0:
+        kept &= ordered >= ordered[:, :1] + math.log(min_p)
+    left = [array("i", ids.tolist()) for ids in order[kept].split(kept.sum(-1).tolist())]
+    return Cut(torch.full_like(ordered, -torch.inf).scatter_(-1, order, ordered.masked_fill(~kept, -torch.inf)), left)
 
 
 def _invert(blocked: Tensor, cumulative: Tensor, uniform: Tensor) -> Tensor:

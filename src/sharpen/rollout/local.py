@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
@@ -14,8 +15,8 @@ from sharpen.models.attention import Cache, Packed, Prefill, Span, layout
 from sharpen.models.head import logits
 from sharpen.models.packed import packed_weights
 from sharpen.rollout.base import Params, Request
-from sharpen.rollout.draw import draw
-from sharpen.types import Segment
+from sharpen.rollout.draw import cut, draw
+from sharpen.types import Segment, Support
 
 SHRINK = 0.75
 """Finished rows leave the batch when at most this share of it still runs."""
@@ -60,6 +61,7 @@ class _Batch:
         self.params = params
         self.tokens: list[list[int]] = [[] for _ in requests]
         self.logprobs: list[list[float]] = [[] for _ in requests]
+        self.supports: list[list[array[int]]] = [[] for _ in requests]
         self.head = sampler.model.lm_head.weight.float()
         self.uniforms = torch.stack(
             [torch.from_numpy(generator(request.key).random(params.max_tokens)) for request in requests]
@@ -72,8 +74,8 @@ class _Batch:
         positions = torch.tensor([len(request.prompt) for request in self.requests])
         made = 0
         for step in range(self.params.max_tokens):
-            tokens, logprobs = draw(scores, self.params.temperature, self.uniforms[running, step])
-            alive = self._record(running, tokens, logprobs)
+            tokens, logprobs, left = self._draw(scores, self.uniforms[running, step])
+            alive = self._record(running, tokens, logprobs, left)
             made += len(running)
             report(made)
             if step + 1 == self.params.max_tokens or not alive.any():
@@ -132,15 +134,26 @@ class _Batch:
         output: Tensor = base(input_ids=tokens, position_ids=positions, use_cache=False).last_hidden_state
         return output
 
-    def _record(self, running: Tensor, tokens: Tensor, logprobs: Tensor) -> Tensor:
+    def _draw(self, scores: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, list[array[int]]]:
+        """Tokens (R,), their log-probabilities (R,) and, where tokens were cut off, what was left of each row."""
+        params = self.params
+        if not params.cuts:
+            return *draw(scores, params.temperature, uniform), []
+        rest, left = cut(scores / params.temperature, params.top_k, params.top_p, params.min_p)
+        return *draw(rest, 1.0, uniform), left
+
+    def _record(self, running: Tensor, tokens: Tensor, logprobs: Tensor, left: list[array[int]]) -> Tensor:
         """Append to each row unless it has stopped; returns which rows (R,) go on."""
         alive = []
-        for row, token, logprob in zip(running.tolist(), tokens.tolist(), logprobs.tolist(), strict=True):
+        for place, (row, token, logprob) in enumerate(
+            zip(running.tolist(), tokens.tolist(), logprobs.tolist(), strict=True)
+        ):
             made = self.tokens[row]
             stopped = bool(made) and made[-1] in self.sampler.stop
             if not stopped:
                 made.append(token)
                 self.logprobs[row].append(logprob)
+                self.supports[row] += left[place : place + 1]
             alive.append(not stopped and token not in self.sampler.stop)
         return torch.tensor(alive)
 
@@ -151,4 +164,11 @@ class _Batch:
             mask=(False,) * len(prompt) + (True,) * len(made),
             logprobs=(0.0,) * len(prompt) + tuple(self.logprobs[row]),
             version=self.sampler.version,
+            support=self._support(row) if self.params.cuts else None,
         )
+
+    def _support(self, row: int) -> Support:
+        ids = array("i")
+        for left in self.supports[row]:
+            ids += left
+        return Support(tuple(map(len, self.supports[row])), ids)

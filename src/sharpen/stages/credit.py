@@ -1,15 +1,18 @@
-"""From the grades of a step to the trainer's rows."""
+"""From the grades of a step to the trainer's rows, and from an algorithm to its loss."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from sharpen.config.stages import RFT
-from sharpen.rl.advantages import group_normalized
+from sharpen.rl.advantages import group_centered, group_normalized, leave_one_out
 from sharpen.rl.lengths import overlong_penalty
-from sharpen.types import Group, Segment
+from sharpen.train.losses import KLTerm, PolicyGradient
+from sharpen.types import Group, Rollout, Segment
 from sharpen.types import Sequence as Row
+
+ADVANTAGES = {"normalized": group_normalized, "centered": group_centered, "leave_one_out": leave_one_out}
 
 
 @dataclass
@@ -24,36 +27,102 @@ class Credited:
     rows: list[Row] = field(default_factory=list)
 
 
-def credit(stage: RFT, groups: Sequence[Group]) -> Credited:
+def loss_of(stage: RFT) -> PolicyGradient:
+    """The loss that the stage's algorithm describes."""
+    algorithm, kl = stage.algorithm, stage.algorithm.kl
+    term = None
+    if kl.coef and kl.estimator != "k1_reward":
+        term = KLTerm(kl.coef, kl.estimator, kl.importance_weighted)
+    return PolicyGradient(
+        clip_low=algorithm.clip_low or 0.0,  # a clip without this bound does not read it
+        clip_high=algorithm.clip_high or 0.0,
+        normalizer=algorithm.normalizer,
+        mismatch_cap=algorithm.mismatch_cap,
+        ratio=algorithm.ratio,
+        clip=algorithm.clip,
+        max_tokens=stage.sampling.max_tokens,
+        kl=term,
+        entropy_coef=algorithm.entropy_coef,
+    )
+
+
+def credit(
+    stage: RFT, groups: Sequence[Group], with_reference: Callable[[list[Row]], list[Row]] | None = None
+) -> Credited:
     """Rewards, advantages and the trainer's rows of a step.
 
-    A faulty rollout has no reward and trains nothing. A group without spread keeps its rows: they have no
-    gradient, but their tokens count in the loss's denominator.
+    A faulty rollout has no reward and trains nothing. A group without spread keeps its rows: without KL and
+    entropy they have no gradient, but their tokens count in the loss's denominator. `with_reference` fills in the
+    rows' `ref_logprobs`; it is asked only where the algorithm has a KL.
     """
-    algorithm, limit = stage.algorithm, stage.sampling.max_tokens
+    algorithm = stage.algorithm
+    rows = _rows(groups)
+    if algorithm.kl.coef:
+        assert with_reference
+        rows = with_reference(rows)
+    strayed = _strayed(rows) if algorithm.kl.estimator == "k1_reward" else {}
     credited = Credited(list(groups), [], [])
     for place, group in enumerate(groups):
         rewards = [
             None
             if made.score is None
-            else made.score + overlong_penalty(rollout.sampled, limit, algorithm.overlong_buffer)
-            for made, rollout in zip(group.grades, group.rollouts, strict=True)
+            else made.score + _penalty(stage, rollout, strayed.get((str(place), attempt), 0.0))
+            for attempt, (made, rollout) in enumerate(zip(group.grades, group.rollouts, strict=True))
         ]
-        advantages = group_normalized(rewards)
         credited.rewards.append(rewards)
-        credited.advantages.append(advantages)
-        for reward, advantage, rollout in zip(rewards, advantages or (), group.rollouts, strict=bool(advantages)):
-            if reward is not None:
-                credited.rows += [_row(place, segment, advantage) for segment in rollout.segments]
+        credited.advantages.append(ADVANTAGES[algorithm.advantage](rewards))
+    credited.rows = _credited(stage, credited, rows)
     return credited
 
 
-def _row(place: int, segment: Segment, advantage: float) -> Row:
+def _rows(groups: Sequence[Group]) -> list[Row]:
+    """The segments of the valid rollouts; a group is an atom."""
+    return [
+        _row(place, attempt, segment)
+        for place, group in enumerate(groups)
+        for attempt, (made, rollout) in enumerate(zip(group.grades, group.rollouts, strict=True))
+        if made.score is not None
+        for segment in rollout.segments
+    ]
+
+
+def _row(place: int, attempt: int, segment: Segment) -> Row:
     return Row(
         tokens=segment.tokens,
         mask=segment.mask,
         atom=str(place),
         shared=segment.mask.index(True),
-        advantages=tuple(advantage if sampled else 0.0 for sampled in segment.mask),
         rollout_logprobs=segment.logprobs,
+        attempt=attempt,
+        support=segment.support,
     )
+
+
+def _strayed(rows: Sequence[Row]) -> dict[tuple[str, int | None], float]:
+    """Σ_t (log π_rollout − log π_ref) of each rollout with a reference, by atom and attempt, in nats."""
+    found: dict[tuple[str, int | None], float] = {}
+    for row in rows:
+        key = (row.atom, row.attempt)
+        found[key] = found.get(key, 0.0) + sum(row.rollout_logprobs) - sum(row.ref_logprobs)
+    return found
+
+
+def _penalty(stage: RFT, rollout: Rollout, strayed: float) -> float:
+    """What length and distance from the reference add to a reward."""
+    algorithm = stage.algorithm
+    overlong = overlong_penalty(rollout.sampled, stage.sampling.max_tokens, algorithm.overlong_buffer)
+    return overlong - algorithm.kl.coef * strayed
+
+
+def _credited(stage: RFT, credited: Credited, rows: Sequence[Row]) -> list[Row]:
+    """The rows with their advantages, less those of dropped groups and of completions that are to be masked."""
+    found = []
+    for row in rows:
+        place, attempt = int(row.atom), row.attempt
+        assert attempt is not None
+        advantages = credited.advantages[place]
+        truncated = credited.groups[place].rollouts[attempt].sample.finish == "length"
+        if advantages is None or (truncated and stage.algorithm.mask_truncated):
+            continue
+        found.append(replace(row, advantages=tuple(advantages[attempt] if made else 0.0 for made in row.mask)))
+    return found

@@ -12,7 +12,7 @@ from sharpen.config.stages import RFT
 from sharpen.data.render import Renderer
 from sharpen.guards.faults import count
 from sharpen.rl.advantages import SPREAD
-from sharpen.stages.credit import Credited
+from sharpen.stages.credit import Credited, loss_of
 from sharpen.train.engine import StepResult
 from sharpen.types import Grade
 
@@ -49,6 +49,7 @@ def rft_line(
     lengths = [rollout.sampled for rollout in rollouts]
     truncated = [rollout.sample.finish == "length" for rollout in rollouts]
     spread = [_spread(group) for group in credited.rewards]
+    teaches = loss_of(stage).teaches
     return {
         **result,
         "reward": {"mean": _mean(rewards), "std": _std(rewards), "by_grader": _by_grader(stage, grades)},
@@ -64,7 +65,7 @@ def rft_line(
         "time": clock.line(),
         "tokens": {
             "sampled": sum(lengths),
-            "trained": sum(row.trained for row in credited.rows if any(row.advantages)),
+            "trained": sum(row.trained for row in credited.rows if teaches(row)),
         },
     }
 

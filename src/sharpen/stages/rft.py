@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,8 +20,9 @@ from sharpen.rollout.base import Params, Request, Sampler
 from sharpen.rollout.local import LocalSampler
 from sharpen.runs.store import Journal, resume_command
 from sharpen.stages import report
-from sharpen.stages.credit import Credited, credit
+from sharpen.stages.credit import Credited, credit, loss_of
 from sharpen.stages.grading import grade
+from sharpen.stages.lag import Waiting
 from sharpen.stages.work import Work
 from sharpen.train.engine import Engine, StepResult, score
 from sharpen.train.losses import PolicyGradient
@@ -44,25 +47,26 @@ async def run(stage: RFT, work: Work) -> None:
     engine = Engine(work.loaded.model, stage.optim, stage.steps * updates, stage.tokens_per_microbatch)
     done, state = work.restore(engine)
     sampler = LocalSampler(work.loaded.model, work.loaded.stop)
-    guard = FaultGuard(stage.max_fault_share, stage.max_fault_steps, **state)
+    prompts = partial(_prompts, stage, work, examples)
+    waiting = Waiting(stage.algorithm.max_lag, stage.steps, prompts, state.get("waiting", ()))
+    guard = FaultGuard(stage.max_fault_share, stage.max_fault_steps, state.get("running", 0))
     journal = Journal(work.run.path / "journal" / f"{stage.name}.jsonl")
-    loss = _loss(stage)
+    loss = loss_of(stage)
     with GraderPool(stage.grader, function=work.functions.get(stage.name)) as pool:
         await pool.start()
         for step in range(done, stage.steps):
             clock = report.Clock()
             sampler.version = step
-            groups = await sample(stage, work, sampler, _prompts(stage, work, examples, step), step)
+            groups = await waiting.take(step, partial(sample, stage, work, sampler))
             clock.lap("sample")
             groups = await grade(groups, pool, journal, step)
             clock.lap("grade")
             grades = [made for group in groups for made in group.grades]
-            before = {"running": guard.running}
             if cause := guard.check(grades):
                 journal.forget(step)
-                work.pause(step, engine, cause, before)
+                work.pause(step, engine, cause, state)
                 raise GraderError(cause, remedy=f"Mend the grader, then: {resume_command(work.run.path)}")
-            credited = credit(stage, groups)
+            credited = credit(stage, groups, partial(_with_reference, stage, reference, engine))
             if step == 0:
                 _check_gap(stage, work, engine, credited.rows)
             kl = _kl(stage, reference, credited, engine)
@@ -72,13 +76,9 @@ async def run(stage: RFT, work: Work) -> None:
             if held_out and ((step + 1) % stage.eval_every == 0 or step + 1 == stage.steps):
                 line["validation"] = await _validate(stage, work, sampler, pool, held_out)
             work.run.rollouts(stage.name, step + 1, report.rollout_lines(credited, work.renderer))
-            work.finish_step(step + 1, stage.steps, engine, line, {"running": guard.running})
+            state = {"running": guard.running, "waiting": waiting.state()}
+            work.finish_step(step + 1, stage.steps, engine, line, state)
     work.finish(engine)
-
-
-def _loss(stage: RFT) -> PolicyGradient:
-    algorithm = stage.algorithm
-    return PolicyGradient(algorithm.clip_low, algorithm.clip_high, algorithm.normalizer, algorithm.mismatch_cap)
 
 
 def _examples(examples: list[Example], stage: RFT) -> list[Example]:
@@ -100,7 +100,8 @@ async def sample(stage: RFT, work: Work, sampler: Sampler, examples: Sequence[Ex
         for place, prompt in enumerate(work.renderer.example(example) for example in examples)
         for attempt in range(stage.group_size)
     ]
-    params = Params(stage.sampling.max_tokens, stage.sampling.temperature)
+    drawing = stage.sampling
+    params = Params(drawing.max_tokens, drawing.temperature, drawing.top_k, drawing.top_p, drawing.min_p)
     total = len(requests) * params.max_tokens
     segments = await sampler.sample(requests, params, lambda made: work.run.observer.progress("sample", made, total))
     rollouts = [Rollout((segment,), work.renderer.sample(segment)) for segment in segments]
@@ -137,17 +138,24 @@ def _check_gap(stage: RFT, work: Work, engine: Engine, rows: list[Row]) -> None:
         work.run.event("alert", stage=stage.name, kind="logprob_gap", message=message)
 
 
+def _with_reference(stage: RFT, reference: torch.nn.Module, engine: Engine, rows: list[Row]) -> list[Row]:
+    """The rows with `ref_logprobs`: those of the stage's starting weights."""
+    scored = score(reference, rows, engine.tokens_per_microbatch, stage.sampling.temperature)
+    return [replace(row, ref_logprobs=by.old_logprobs) for row, by in zip(rows, scored, strict=True)]
+
+
 def _kl(stage: RFT, reference: torch.nn.Module, credited: Credited, engine: Engine) -> float | None:
     """KL(policy ‖ stage's start) in nats a token, on the first groups; k3 of http://joschu.net/blog/kl-approx.html."""
     rows = [row for row in credited.rows if int(row.atom) < KL_GROUPS]
     if not rows:
         return None
-    scored = score(reference, rows, engine.tokens_per_microbatch, stage.sampling.temperature)
+    if not stage.algorithm.kl.coef:
+        rows = _with_reference(stage, reference, engine, rows)
     ratios = np.array(
         [
             ref - policy
-            for row in scored
-            for ref, policy, sampled in zip(row.old_logprobs, row.rollout_logprobs, row.mask, strict=True)
+            for row in rows
+            for ref, policy, sampled in zip(row.ref_logprobs, row.rollout_logprobs, row.mask, strict=True)
             if sampled
         ]
     )

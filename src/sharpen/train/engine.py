@@ -198,7 +198,7 @@ def forward(model: Any, batch: Batch, temperature: float) -> Predictions:
         hidden = model.base_model(
             input_ids=batch.tokens[None], position_ids=batch.positions[None], use_cache=False
         ).last_hidden_state[0]
-    return predict(hidden[batch.source], model.lm_head.weight, batch.target, temperature)
+    return predict(hidden[batch.source], model.lm_head.weight, batch.target, temperature, batch.support)
 
 
 @torch.no_grad()
@@ -208,7 +208,7 @@ def score(model: Any, rows: Sequence[Row], budget: int, temperature: float = 1.0
     remaining = iter(rows)
     for batch in pack(rows, budget):
         logprobs = iter(forward(model, batch, temperature).logprobs.tolist())
-        for row in _take(remaining, len(batch.lengths)):
+        for row in _take(remaining, batch.rows):
             scored.append(replace(row, old_logprobs=tuple(next(logprobs) if m else 0.0 for m in row.mask)))
     return scored
 

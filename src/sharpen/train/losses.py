@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from sharpen.data.pack import Batch
+from sharpen.config.algorithms import Normalizer
+from sharpen.data.pack import Batch, sequences
 from sharpen.models.head import Predictions
 from sharpen.types import Sequence as Row
 
@@ -53,45 +54,89 @@ class CrossEntropy:
 
 
 @dataclass(frozen=True)
-class PolicyGradient:
-    """PPO's clipped surrogate (arXiv:1707.06347) with group advantages: the GRPO family.
+class KLTerm:
+    """What straying from the reference costs, in the loss: `coef` times k2 or k3 of each token
+    (http://joschu.net/blog/kl-approx.html), `importance_weighted` as config.algorithms.KL says."""
 
-    A token's gain is min(ratio·A, clip(ratio, 1 − clip_low, 1 + clip_high)·A), ratio = π/π_old, times the
-    detached weight min(π_old/π_rollout, mismatch_cap) that corrects sampler against trainer.
-    `normalizer` is "sequence" (GRPO: mean over each sequence's tokens, then over sequences) or
-    "token" (DAPO: mean over all tokens).
+    coef: float
+    estimator: Literal["k2", "k3"] = "k3"
+    importance_weighted: bool = False
+
+    def __call__(self, logprobs: Tensor, reference: Tensor, weight: Tensor) -> Tensor:
+        """The cost of each token (N,), from log π, log π_ref and the token's weight (with its gradient)."""
+        difference = reference - logprobs
+        penalty = difference.square() / 2 if self.estimator == "k2" else difference.expm1() - difference
+        return self.coef * (weight * penalty if self.importance_weighted else penalty)
+
+
+@dataclass(frozen=True)
+class PolicyGradient:
+    """Clipped surrogates (PPO, arXiv:1707.06347) with group advantages: the GRPO family of config.algorithms.
+
+    A token's gain is that of its `clip`, from the `ratio` π/π_old of the token or of its whole rollout, times
+    the detached weight min(π_old/π_rollout, mismatch_cap) that corrects sampler against trainer. From it goes
+    the KL to the reference, to it comes `entropy_coef` times the entropy; the sum is averaged by `normalizer`.
+    A sequence is one rollout, of as many rows as it has segments.
     """
 
     clip_low: float = 0.2
     clip_high: float = 0.28
-    normalizer: Literal["sequence", "token"] = "token"
+    normalizer: Normalizer = "token"
     mismatch_cap: float = 2.0
+    ratio: Literal["token", "sequence"] = "token"
+    clip: Literal["ppo", "cispo", "none"] = "ppo"
+    max_tokens: int | None = None  # of the normaliser that bears its name, which cannot do without
+    kl: KLTerm | None = None
+    entropy_coef: float = 0.0
 
     def count(self, rows: Sequence[Row]) -> float:
-        trained = [row.trained for row in rows if row.trained]
-        return float(len(trained) if self.normalizer == "sequence" else sum(trained))
+        if self.normalizer == "token":
+            return float(sum(row.trained for row in rows))
+        rollouts = sum(any(row.trained for row in rollout) for rollout in sequences(rows))
+        if self.normalizer == "max_tokens":
+            assert self.max_tokens
+            return float(rollouts * self.max_tokens)
+        return float(rollouts)
 
     def teaches(self, row: Row) -> bool:
-        return any(row.advantages)
+        """KL and entropy have a gradient on every token; without them only tokens with an advantage do."""
+        return row.trained > 0 if self.kl or self.entropy_coef else any(row.advantages)
 
     def __call__(self, predictions: Predictions, batch: Batch) -> LossSum:
         logprobs = predictions.logprobs
         old = logprobs.detach() if batch.old_logprobs is None else batch.old_logprobs
         mismatch = (old - batch.rollout_logprobs).exp().clamp(max=self.mismatch_cap)
-        ratio = (logprobs - old).exp()
-        clipped = ratio.clamp(1 - self.clip_low, 1 + self.clip_high)
-        gain = torch.minimum(ratio * batch.advantages, clipped * batch.advantages)
-        was_clipped = (gain < ratio * batch.advantages).float()
-        weight = mismatch
+        change = logprobs - old
+        gain, was_clipped = self._gain(change, logprobs, batch)
+        objective = mismatch * gain
+        if self.kl:
+            assert batch.ref_logprobs is not None
+            objective = objective - self.kl(logprobs, batch.ref_logprobs, mismatch * change.exp())
+        if self.entropy_coef:
+            objective = objective + self.entropy_coef * predictions.entropy
         if self.normalizer == "sequence":
-            weight = mismatch / batch.lengths[batch.sequence]
+            objective = objective / batch.lengths[batch.sequence]
         gap = (old - batch.rollout_logprobs).abs()
         return LossSum(
-            -(weight * gain).sum(),
+            -objective.sum(),
             {
                 "clip_fraction": was_clipped.sum(),
-                "entropy": predictions.entropy.sum(),
+                "entropy": predictions.entropy.detach().sum(),
                 "logprob_gap": gap.sum(),
             },
             {"logprob_gap_max": gap.max()},
         )
+
+    def _gain(self, change: Tensor, logprobs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The gain of each token and whether it was clipped, (N,) both, from log π/π_old (N,)."""
+        if self.ratio == "sequence":  # arXiv:2507.18071, eq. 7
+            sums = torch.zeros_like(batch.lengths, dtype=change.dtype).index_add(0, batch.sequence, change)
+            change = (sums / batch.lengths)[batch.sequence]
+        ratio, advantages = change.exp(), batch.advantages
+        plain = ratio * advantages
+        if self.clip == "ppo":
+            gain = torch.minimum(plain, ratio.clamp(1 - self.clip_low, 1 + self.clip_high) * advantages)
+            return gain, gain < plain
+        if self.clip == "cispo":  # arXiv:2506.13585, eq. 4
+            return ratio.detach().clamp(max=self.clip_high) * advantages * logprobs, ratio > self.clip_high
+        return plain, torch.zeros_like(plain)

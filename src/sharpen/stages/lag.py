@@ -1,0 +1,76 @@
+"""Rollouts that wait for their step: with a fixed lag, the policy that sampled is older than the one that learns."""
+
+from __future__ import annotations
+
+from array import array
+from base64 import b64decode, b64encode
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sharpen.types import Example, Group, Rollout, Sample, Segment, Support
+
+Prompts = Callable[[int], list[Example]]
+"""The examples of a step, always the same."""
+
+
+class Waiting:
+    """The groups sampled ahead, by the step that will learn from them: `max_lag` steps' worth between steps."""
+
+    def __init__(self, max_lag: int, steps: int, prompts: Prompts, state: Sequence[dict[str, Any]] = ()) -> None:
+        """`state` is what `state` gave, of the run that this one goes on with."""
+        self._max_lag = max_lag
+        self._steps = steps
+        self._prompts = prompts
+        self._groups = {saved["step"]: _groups(prompts(saved["step"]), saved["groups"]) for saved in state}
+
+    async def take(self, step: int, sample: Callable[[list[Example], int], Awaitable[list[Group]]]) -> list[Group]:
+        """The groups of `step`, after sampling with the present policy what must not wait for a later one."""
+        for ahead in range(step, min(step + self._max_lag + 1, self._steps)):
+            if ahead not in self._groups:
+                self._groups[ahead] = await sample(self._prompts(ahead), ahead)
+        return self._groups.pop(step)
+
+    def state(self) -> list[dict[str, Any]]:
+        """What waits, for JSON; without the examples, which the step number gives."""
+        return [
+            {"step": step, "groups": [[_saved(rollout) for rollout in group.rollouts] for group in groups]}
+            for step, groups in self._groups.items()
+        ]
+
+
+def _saved(rollout: Rollout) -> dict[str, Any]:
+    return {"sample": asdict(rollout.sample), "segments": [_saved_segment(segment) for segment in rollout.segments]}
+
+
+def _saved_segment(segment: Segment) -> dict[str, Any]:
+    support = segment.support
+    return {
+        "tokens": segment.tokens,
+        "mask": "".join("1" if sampled else "0" for sampled in segment.mask),
+        "logprobs": segment.logprobs,
+        "version": segment.version,
+        "support": support and {"counts": support.counts, "ids": b64encode(support.ids.tobytes()).decode()},
+    }
+
+
+def _groups(examples: Sequence[Example], saved: Sequence[Sequence[dict[str, Any]]]) -> list[Group]:
+    return [
+        Group(example, tuple(_rollout(rollout) for rollout in rollouts))
+        for example, rollouts in zip(examples, saved, strict=True)
+    ]
+
+
+def _rollout(saved: dict[str, Any]) -> Rollout:
+    return Rollout(tuple(_segment(segment) for segment in saved["segments"]), Sample(**saved["sample"]))
+
+
+def _segment(saved: dict[str, Any]) -> Segment:
+    support = saved["support"]
+    return Segment(
+        tuple(saved["tokens"]),
+        tuple(mark == "1" for mark in saved["mask"]),
+        tuple(saved["logprobs"]),
+        saved["version"],
+        support and Support(tuple(support["counts"]), array("i", b64decode(support["ids"]))),
+    )
