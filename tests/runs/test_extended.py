@@ -1,4 +1,4 @@
-"""`--resume DIR --set ...`: a run goes further than its recipe said, to the bits of one that was told from the start."""
+"""`--resume DIR --set ...`: a run goes further than its recipe said, to the bits of one told so from the start."""
 
 from __future__ import annotations
 

@@ -24,7 +24,10 @@ from tests.runs.lab import World, bits, differences, events
 from tests.runs.test_stopped import Sender
 
 WORSE = {"eval_every": 1, "optim": {"lr": 0.5, "warmup_ratio": 0.0}}
-"""So steep that the first step is the best."""
+"""So steep that the last step is not the best."""
+
+ELSEWHERE = {"type": "inline", "rows": [{"prompt": "far", "completion": "ZZZZ"}]}
+"""What training leads away from."""
 
 
 @pytest.mark.parametrize(
@@ -84,7 +87,7 @@ def test_the_best_weights_become_the_model_and_plain_transformers_reads_them(
     world: World, tmp_path: Path, stage: str
 ) -> None:
     made = {
-        "sft": world.sft_stage(validation=world.sft_validation, **WORSE),
+        "sft": world.sft_stage(validation=ELSEWHERE, **WORSE),
         "rft": world.rft_stage(validation=world.rft_validation, **WORSE),
     }[stage]
     for final in ("last", "best"):
@@ -101,7 +104,7 @@ def test_the_best_weights_become_the_model_and_plain_transformers_reads_them(
 
 @pytest.mark.usefixtures("here")
 def test_the_next_stage_starts_from_the_best_weights(world: World, tmp_path: Path) -> None:
-    sft = world.sft_stage(validation=world.sft_validation, final="best", **WORSE)
+    sft = world.sft_stage(validation=ELSEWHERE, final="best", **WORSE)
     pipeline.run(world.recipe(sft, world.rft_stage()), tmp_path / "run", base=world.folder)
     sender = Sender(15, lambda what: what == "rft 1")
     with pytest.raises(Interrupted):

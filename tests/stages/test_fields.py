@@ -69,7 +69,7 @@ CASES: dict[str, Case] = {
     "SFT.eval_every": Case(2, 3, {"validation": inline(labelled("three", 3))}),
     "SFT.save_every": Case(2, 3),
     "SFT.early_stopping": Case(None, NO_PATIENCE, {"validation": inline(labelled("three", 3)), **LOOK}),
-    "SFT.final": Case("last", "best", {"validation": inline(labelled("three", 3)), **WORSE}),
+    "SFT.final": Case("last", "best", {"validation": inline([{"prompt": "far", "completion": "ZZZZ"}]), **WORSE}),
     "SFT.tokens_per_microbatch": Case(4096, 40),
     "SFT.epochs": Case(1, 1.5),
     "SFT.batch_size": Case(4, 3),

@@ -64,7 +64,7 @@ def rewrite(out: Path, recipe: Recipe) -> None:
 
 
 def settle_rates(recipe: Recipe, parameters: int) -> tuple[Recipe, dict[str, Choice]]:
-    """The recipe with a number for each `lr: auto`, given the model's parameter count; and what was chosen, by stage."""
+    """The recipe with a number for each `lr: auto`, by the model's parameter count; and what was chosen, by stage."""
     chosen = {
         stage.name: auto_lr(stage.type, parameters, adapter=False)
         for stage in recipe.stages
