@@ -22,8 +22,10 @@ from sharpen.config.stages import SFT
 from sharpen.errors import CheckpointError, GraderError, Interrupted, RunError, SharpenError
 from sharpen.models.load import Loaded, compute_dtype, load
 from sharpen.runs.manifest import verify
-from sharpen.runs.observer import Observer
+from sharpen.runs.observer import Observer, Several
+from sharpen.runs.reporting import Reporting
 from sharpen.runs.store import RunDir, resume_command, write_lines
+from sharpen.runs.trackers import check_installed
 from sharpen.stages import rft, sft, summary
 from sharpen.stages.evaluate import evaluate
 from sharpen.stages.extend import extended, reopen_models
@@ -58,6 +60,7 @@ def run(
     Paths in the recipe are relative to `base`. SIGINT and SIGTERM end the run with a checkpoint after the
     step under way (Interrupted). Raises RunError when `out` already holds a run or is in use.
     """
+    check_installed(recipe.report_to)
     with _full_disk(out), RunDir(out, observer) as directory:
         if (out / "recipe.yaml").exists():
             raise RunError(
@@ -82,6 +85,7 @@ def resume(
     with _full_disk(out), RunDir(out, observer) as directory:
         resolved, changed = reopen(out)
         recipe, changes = extended(resolved.recipe, out, overrides)
+        check_installed(recipe.report_to)
         directory.event("resumed")
         if changes:
             reopen_models(recipe, out, changes)  # first: killed in between, the run would only be finished again
@@ -101,6 +105,7 @@ class _Run:
     resolved: Resolved
     functions: dict[str, Callable[..., Any]]
     stop: StopFlag = field(default_factory=StopFlag)
+    reporting: Reporting | None = None
 
     def guarded(self) -> dict[str, Any]:
         """Run, and whatever happens leave a truthful directory behind."""
@@ -132,6 +137,7 @@ class _Run:
         loaded = load(start, dtype)
         self._settle_rates(loaded)
         recipe = self.resolved.recipe
+        self._report_to_trackers(recipe)
         await self._evaluate(recipe.stages[done - 1].name if done else "base", loaded, held_out)
         for index in range(done, len(recipe.stages)):
             await self._stage(index, loaded, held_out)
@@ -145,6 +151,13 @@ class _Run:
             self.resolved = self.resolved._replace(recipe=recipe)
         for stage, choice in chosen.items():
             self.directory.event("lr_chosen", stage=stage, lr=choice.lr, message=choice.reason)
+
+    def _report_to_trackers(self, recipe: Recipe) -> None:
+        """From here on; the recipe has all its numbers."""
+        if recipe.report_to:
+            names = [stage.name for stage in recipe.stages]
+            self.reporting = Reporting(self.directory, recipe.report_to, names, recipe.model_dump(mode="json"))
+            self.directory.observer = Several(self.directory.observer, self.reporting)
 
     async def _stage(self, index: int, loaded: Loaded, held_out: HeldOut) -> None:
         stage, run = self.resolved.recipe.stages[index], self.directory
@@ -214,6 +227,8 @@ class _Run:
         seconds = time.monotonic() - self._began
         result = summary.write(self.directory.path, self.resolved.recipe, status, seconds)
         write(self.directory.path)
+        if self.reporting:
+            self.reporting.finish(status, result)
         return result
 
     def _note_end(self, status: str, cause: str) -> None:
