@@ -62,6 +62,7 @@ CASES: dict[str, Case] = {
     "Recipe.dtype": Case("float32", "bfloat16"),
     "Recipe.stages": Case("sft", "rft"),
     "Recipe.evals": Case(0, 1),
+    "Recipe.report_to": Case((), "tensorboard"),
     "SFT.name": Case("one", "two"),
     "SFT.data": Case(inline(labelled("one", 6)), inline(labelled("two", 6))),
     "SFT.validation": Case(inline(labelled("three", 3)), inline(labelled("four", 3))),
@@ -197,7 +198,8 @@ def outcome(world: World, run: Path, key: str, value: Any, case: Case) -> dict[s
     for told in ("seed", "model"):
         found["summary.json"].pop(told)
     saved = [(event["stage"], event["step"]) for event in events(run, "checkpoint")]
-    return {**found, "checkpoints": saved, "error": error}
+    trackers = sorted(path.name for path in (run / "trackers").glob("*"))
+    return {**found, "checkpoints": saved, "trackers": trackers, "error": error}
 
 
 @pytest.mark.parametrize("key", CASES)

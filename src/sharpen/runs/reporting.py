@@ -73,7 +73,9 @@ class Channel:
 
     def _work(self) -> None:
         try:
-            state = json.loads(self._path.read_text()) if self._path.exists() else {"identity": "", "told": {}}
+            state: dict[str, Any] = {"identity": "", "told": {}}
+            if self._path.exists():
+                state = json.loads(self._path.read_text())
             state["identity"] = self._tracker.start(self._run, self._config, state["identity"])
             self._keep(state)
             while not self.trouble:
