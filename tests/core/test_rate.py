@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -56,3 +58,13 @@ def test_the_reason_says_number_method_size_and_source() -> None:
     reason = auto_lr("rft", 134_515_008, adapter=True).reason
     assert reason.startswith("0.0002 for rft of an adapter")
     assert "135 M parameters" in reason and "arXiv:2402.03300" in reason
+
+
+def test_the_table_in_the_docs_is_the_rule() -> None:
+    text = (Path(__file__).parents[2] / "docs/settings.md").read_text()
+    rows = re.findall(r"^\| ([\d.]+) ([MB])\D* \| (.*) \|$", text, re.MULTILINE)
+    assert len(rows) == 4
+    for number, unit, cells in rows:
+        parameters = int(float(number) * {"M": 1e6, "B": 1e9}[unit])
+        rates = [auto_lr(m, parameters, adapter=a).lr for a in (False, True) for m in ("sft", "rft")]  # type: ignore[arg-type]
+        assert [float(cell) for cell in cells.split("|")] == rates
