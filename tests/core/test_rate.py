@@ -66,5 +66,5 @@ def test_the_table_in_the_docs_is_the_rule() -> None:
     assert len(rows) == 4
     for number, unit, cells in rows:
         parameters = int(float(number) * {"M": 1e6, "B": 1e9}[unit])
-        rates = [auto_lr(m, parameters, adapter=a).lr for a in (False, True) for m in ("sft", "rft")]  # type: ignore[arg-type]
+        rates = [auto_lr(m, parameters, adapter=a).lr for a in (False, True) for m in ("sft", "rft")]
         assert [float(cell) for cell in cells.split("|")] == rates
