@@ -96,15 +96,20 @@ def run(recipe: Recipe | str | Path, *, out: str | Path | None = None, observer:
 
 
 def resume(
-    path: str | Path, *, graders: Mapping[str, GraderFunction] | None = None, observer: Observer | None = None
+    path: str | Path,
+    *,
+    set: Sequence[str] = (),
+    graders: Mapping[str, GraderFunction] | None = None,
+    observer: Observer | None = None,
 ) -> Run:
     """Go on with a stopped run; `graders` are the functions of stages that were graded by one, by stage name.
 
+    `set`, such as `["stages.rft.steps=200"]`, extends it, also when it is finished.
     Raises SharpenError with the remedy.
     """
     from sharpen.stages import pipeline  # imports torch
 
-    pipeline.resume(Path(path), observer=observer, functions=graders)
+    pipeline.resume(Path(path), set, observer=observer, functions=graders)
     return Run(Path(path))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import sharpen as sh
 from sharpen.config.load import dump, load, parse, schema
+from sharpen.config.peers import NONE, PLACES
 from sharpen.errors import ConfigError
+
+AWAITED = (
+    "adapter",
+    "report_to",
+    *(f"stages.N.algorithm.{name}" for name in ("advantage", "ratio", "kl", "mask_truncated", "entropy_coef")),
+)
+"""Fields that other branches bring; to be emptied when they are merged."""
 
 TEXT = """
 model: smollm2-135m-instruct
@@ -163,6 +173,64 @@ def test_a_fault_names_its_path_in_the_recipe_and_what_is_allowed(
     error = fault(recipe)
     assert error.path == path
     assert all(text in str(error) for text in said), str(error)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        (values(num_generations=8), "unknown key `num_generations`; here this is stages.0.group_size (got 8)"),
+        (values(sampling={"max_new_tokens": 8}), "here this is stages.0.sampling.max_tokens"),
+        (values(algorithm={"beta": 0.1}), "here this is stages.0.algorithm.kl.coef"),
+        (values(optim={"learning_rate": 1e-5}), "here this is stages.0.optim.lr"),
+        (values(lora_r=8), "here this is adapter.rank"),
+        ({"model": "m", "learning_rate": 1e-5}, "here this is stages.N.optim.lr"),
+        ({"model": "m", "stages": [*values()["stages"], {"type": "sft", "n_epochs": 1}]}, "stages.1.epochs (sft)"),
+        ({"model": "m", "evals": [{"eval_samples": 1}]}, "here this is evals.0.samples"),
+        (values(reasoning_effort="low"), "this has no counterpart: how long a model thinks"),
+        (values(weight_decay=0.1), "it stands in stages.0.optim.weight_decay (got 0.1)"),
+        (values(seed=0.1), "it stands in seed"),
+        (values(temperature=0.1), "it stands in stages.0.sampling.temperature (got"),
+        (values(epochs=2), "it is a key of the type `sft`"),
+        (values(data={"generator": "chain_sum", "path": "a"}), "it is a key of the type `reasoning_gym`"),
+        ({"model": "m", "max_tokens": 2}, "it stands in stages.N.sampling.max_tokens or evals.N.max_tokens"),
+    ],
+)
+def test_a_key_of_another_trainer_or_place_is_told_where_it_belongs(recipe: dict[str, Any], said: str) -> None:
+    assert said in str(fault(recipe))
+
+
+def test_the_python_api_names_the_key_of_the_stage_alone() -> None:
+    with pytest.raises(ConfigError, match=r"unknown key `num_generations`; here this is group_size "):
+        sh.RFT("a.jsonl", grader={"type": "math"}, num_generations=4)
+
+
+def keys_of(described: dict[str, Any]) -> set[str]:
+    """Every path of the schema, with `N` for a number in a list; written apart from the search in `load`."""
+    found: set[str] = set()
+
+    def walk(node: dict[str, Any], path: str) -> None:
+        if "$ref" in node:
+            walk(described["$defs"][node["$ref"].rpartition("/")[2]], path)
+        for choice in (*node.get("anyOf", ()), *node.get("oneOf", ())):
+            walk(choice, path)
+        if node.get("type") == "array" and "items" in node:
+            walk(node["items"], f"{path}.N")
+        for name, inner in node.get("properties", {}).items():
+            found.add(f"{path}.{name}".lstrip("."))
+            walk(inner, f"{path}.{name}")
+
+    walk(described, "")
+    return found
+
+
+def test_the_table_of_other_trainers_keys_names_places_that_exist_and_none_of_our_own_keys() -> None:
+    known = keys_of(schema())
+    named = {key: re.findall(r"(?:stages|evals)\.N(?:\.\w+)+|^\w+(?:\.\w+)*", text) for key, text in PLACES.items()}
+    assert all(named.values())
+    wrong = {place for places in named.values() for place in places} - known
+    assert {place for place in wrong if not place.startswith(AWAITED)} == set()
+    assert len(PLACES) >= 50
+    assert not {*PLACES, *NONE} & {path.rpartition(".")[2] for path in known}
 
 
 def test_all_faults_are_told_at_once() -> None:

@@ -143,14 +143,14 @@ def test_splitting_a_step_into_microbatches_changes_neither_loss_nor_gradient(
 
 def test_scores_are_at_the_temperature() -> None:
     model, (row,) = Bigram(), rows_of(1)
-    (scored,) = Engine(model, Optim(), 10, 100).score([row], 0.5)
+    (scored,) = Engine(model, Optim(lr=1e-5), 10, 100).score([row], 0.5)
     logits = (model.embedding[list(row.tokens[:-1])] @ model.lm_head.weight.T).detach() / 0.5
     expected = logits.log_softmax(-1).gather(-1, torch.tensor(row.tokens[1:])[:, None])[:, 0]
     assert scored.old_logprobs == pytest.approx((0.0, *expected.tolist()), abs=1e-5)
 
 
 def test_evaluating_gives_the_loss_of_a_step_and_leaves_no_gradient() -> None:
-    engine = Engine(Bigram(), Optim(), 10, 12)
+    engine = Engine(Bigram(), Optim(lr=1e-5), 10, 12)
     found = engine.evaluate(rows_of(6), CrossEntropy())
     assert all(parameter.grad is None for parameter in engine.parameters)
     result = engine.step(rows_of(6), CrossEntropy())
@@ -197,7 +197,7 @@ def test_a_restored_engine_goes_on_bit_for_bit(tmp_path: Path, dtype: torch.dtyp
 
 
 def test_an_engine_saved_before_its_first_step_can_be_restored(tmp_path: Path) -> None:
-    engine, restored = (Engine(Bigram(seed=seed), Optim(), 8, 15) for seed in (0, 1))
+    engine, restored = (Engine(Bigram(seed=seed), Optim(lr=1e-5), 8, 15) for seed in (0, 1))
     engine.save_state(tmp_path)
     restored.load_state(tmp_path, engine.state())
     assert restored.step(rows_of(4), CrossEntropy()) == engine.step(rows_of(4), CrossEntropy())

@@ -77,14 +77,6 @@ def test_changed_data_is_refused_on_resume_by_name(world: World, tmp_path: Path)
     pipeline.resume(run)
 
 
-@pytest.mark.parametrize("overrides", [["stages.sft.epochs=3"]])
-def test_a_resumed_run_keeps_its_recipe(world: World, tmp_path: Path, overrides: list[str]) -> None:
-    run = tmp_path / "run"
-    pipeline.run(world.recipe(), run, base=world.folder)
-    with pytest.raises(RunError, match="keeps its recipe"):
-        pipeline.resume(run, overrides)
-
-
 def test_other_versions_than_at_the_start_raise_an_alert(world: World, tmp_path: Path) -> None:
     run = tmp_path / "run"
     pipeline.run(world.recipe(), run, base=world.folder)

@@ -16,7 +16,7 @@ import torch
 from sharpen.config.algorithms import KL, Algorithm
 from sharpen.config.optim import Optim
 from sharpen.config.recipe import Eval, Recipe
-from sharpen.config.stages import RFT, SFT, Sampling
+from sharpen.config.stages import RFT, SFT, EarlyStopping, Sampling
 from sharpen.errors import SharpenError
 from sharpen.graders.base import grader_fault
 from sharpen.runs.store import read_lines
@@ -25,7 +25,7 @@ from sharpen.types import Grade
 from tests.runs.lab import PLUGIN, World, bits, events, labelled, letters, prompts, quick
 from tests.tiny import tiny_model
 
-MODELS = (Recipe, SFT, RFT, Sampling, Optim, Algorithm, KL, Eval)
+MODELS = (Recipe, SFT, RFT, EarlyStopping, Sampling, Optim, Algorithm, KL, Eval)
 
 EXCLUDED = {
     "SFT.type": "chooses the class; `Recipe.stages` has a case",
@@ -53,6 +53,9 @@ SECOND_MODEL = "another model"
 STEEP = {"lr": 0.03, "warmup_ratio": 0.0}
 TWICE = {"num_iterations": 4}
 LOOSE = {"lr": 1e-3, "max_grad_norm": 1e9}  # so that clipping does not take the scale of the gradient away
+LOOK = {"eval_every": 1}
+NO_PATIENCE = {"patience": 1, "min_delta": 9.0}
+WORSE = {"eval_every": 1, "optim": STEEP}
 
 CASES: dict[str, Case] = {
     "Recipe.model": Case(None, SECOND_MODEL),
@@ -60,12 +63,15 @@ CASES: dict[str, Case] = {
     "Recipe.dtype": Case("float32", "bfloat16"),
     "Recipe.stages": Case("sft", "rft"),
     "Recipe.evals": Case(0, 1),
+    "Recipe.report_to": Case((), "tensorboard"),
     "SFT.name": Case("one", "two"),
     "SFT.data": Case(inline(labelled("one", 6)), inline(labelled("two", 6))),
     "SFT.validation": Case(inline(labelled("three", 3)), inline(labelled("four", 3))),
     "SFT.optim": Case({"lr": 1e-3}, {"lr": 2e-3}),
     "SFT.eval_every": Case(2, 3, {"validation": inline(labelled("three", 3))}),
     "SFT.save_every": Case(2, 3),
+    "SFT.early_stopping": Case(None, NO_PATIENCE, {"validation": inline(labelled("three", 3)), **LOOK}),
+    "SFT.final": Case("last", "best", {"validation": inline([{"prompt": "far", "completion": "ZZZZ"}]), **WORSE}),
     "SFT.tokens_per_microbatch": Case(4096, 40),
     "SFT.epochs": Case(1, 1.5),
     "SFT.batch_size": Case(4, 3),
@@ -76,6 +82,8 @@ CASES: dict[str, Case] = {
     "RFT.optim": Case({"lr": 1e-3}, {"lr": 2e-3}),
     "RFT.eval_every": Case(2, 3, {"validation": inline(prompts("three", 3))}),
     "RFT.save_every": Case(1, 2),
+    "RFT.early_stopping": Case(None, NO_PATIENCE, {"validation": inline(prompts("three", 3)), **LOOK}),
+    "RFT.final": Case("last", "best", {"validation": inline(prompts("three", 3)), **WORSE}),
     "RFT.tokens_per_microbatch": Case(4096, 40),
     "RFT.grader": Case(PLUGIN, {**PLUGIN, "use": "tests.stages.test_fields:digits"}),
     "RFT.algorithm": Case({"preset": "dapo", **TWICE}, {"preset": "grpo", **TWICE}),
@@ -85,6 +93,8 @@ CASES: dict[str, Case] = {
     "RFT.sampling": Case({"max_tokens": 8}, {"max_tokens": 7}),
     "RFT.max_fault_share": Case(0.2, 0.1, {"max_fault_steps": 9}, faulty=True, raises="GraderError"),
     "RFT.max_fault_steps": Case(9, 2, faulty=True, raises="GraderError"),
+    "EarlyStopping.patience": Case(1, 2),
+    "EarlyStopping.min_delta": Case(0.0, 9.0),
     "Sampling.temperature": Case(1.0, 0.9),
     "Sampling.max_tokens": Case(8, 7),
     "Sampling.top_k": Case(None, 3),
@@ -168,6 +178,9 @@ def build(world: World, owner: str, name: str, value: Any, around: dict[str, Any
             stages = [sft]
         case "SFT":
             stages = [{**sft, **stage_around, name: value}]
+        case "EarlyStopping":
+            stopping = {**NO_PATIENCE, name: value}
+            stages = [{**sft, "validation": world.sft_validation, "eval_every": 1, "early_stopping": stopping}]
         case "Optim":
             stages = [{**sft, "optim": {"lr": 1e-3, name: value}}]
         case "RFT":
@@ -202,7 +215,8 @@ def outcome(world: World, run: Path, key: str, value: Any, case: Case) -> dict[s
     for told in ("seed", "model"):
         found["summary.json"].pop(told)
     saved = [(event["stage"], event["step"]) for event in events(run, "checkpoint")]
-    return {**found, "checkpoints": saved, "error": error}
+    trackers = sorted(path.name for path in (run / "trackers").glob("*"))
+    return {**found, "checkpoints": saved, "trackers": trackers, "error": error}
 
 
 @pytest.mark.parametrize("key", CASES)

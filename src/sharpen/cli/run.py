@@ -24,7 +24,7 @@ def arguments(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change the recipe, as in stages.rft.steps=20; may be repeated",
+        help="change the recipe, as in stages.rft.steps=20 (with --resume: extend the run); may be repeated",
     )
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run from its newest sound checkpoint")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from sharpen.config.peers import ours, told
 from sharpen.config.recipe import Recipe
 from sharpen.errors import ConfigError
 
@@ -83,8 +84,7 @@ def _fault(detail: dict[str, Any], model: Model) -> ConfigError:
             about = owner.model_fields[key].description if owner else ""
             return ConfigError("is missing", path=path, remedy=about or "")
         case "extra_forbidden":
-            keys = list(owner.model_fields) if owner else []
-            return ConfigError(f"unknown key `{key}`; {_suggest(key, keys, 'keys')}", path=path, value=value)
+            return ConfigError(f"unknown key `{key}`; {_instead(key, path, owner, model)}", path=path, value=value)
         case "union_tag_not_found":
             return ConfigError(f"needs a `type`: {', '.join(_tags(here))}", path=path, value=value)
         case "union_tag_invalid":
@@ -98,6 +98,30 @@ def _fault(detail: dict[str, Any], model: Model) -> ConfigError:
             return ConfigError(str(context["error"]), path=path)
     text = detail["msg"].removeprefix("Input ").removeprefix("String ")
     return ConfigError(text[0].lower() + text[1:], path=path, value=value)
+
+
+def _instead(key: str, path: str, owner: Model | None, root: Model) -> str:
+    """What to write for an unknown key: another trainer's name for it, another place, or a similar key."""
+    if text := ours(key, path):
+        return text if root is Recipe else re.sub(r"stages\.N\.", "", text)
+    found = dict(_places(key, root))
+    here = re.sub(r"\.\d+(?=\.|$)", ".N", path)
+    if here in found:
+        return f"it is a key of the type `{found[here]}`"
+    near = [place for place in found if place.partition(".")[0] == here.partition(".")[0]] or list(found)
+    if near:
+        return f"it stands in {told(' or '.join(near[:3]), path)}"
+    return _suggest(key, list(owner.model_fields) if owner else [], "keys")
+
+
+def _places(key: str, model: Model, path: str = "") -> Iterator[tuple[str, str]]:
+    """Where in a model, and below it, a key stands, and the type of what has it; `N` for the number in a list."""
+    for name, field in model.model_fields.items():
+        if name == key and key not in ("type", "name"):
+            yield f"{path}{name}", _tag(model) if "type" in model.model_fields else ""
+        several = "tuple" in str(field.annotation)
+        for inner in _models(field.annotation):
+            yield from _places(key, inner, f"{path}{name}{'.N' if several else ''}.")
 
 
 class _Place(NamedTuple):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from sharpen.config.base import Config
 from sharpen.config.data import Data
@@ -34,6 +34,15 @@ class Eval(Config):
     """For the drawn answers."""
 
 
+def _listed(value: Any) -> Any:
+    """A single name is a list of one; "none" is none (TRL's habit)."""
+    return ([] if value == "none" else [value]) if isinstance(value, str) else [] if value is None else value
+
+
+Trackers = Annotated[tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...], BeforeValidator(_listed)]
+"""Names of experiment trackers."""
+
+
 class Recipe(Config):
     """What to do, and nothing else: a run directory comes out."""
 
@@ -54,6 +63,9 @@ class Recipe(Config):
 
     evals: tuple[Eval, ...] = ()
     """Run on the base model and after every stage."""
+
+    report_to: Trackers = ()
+    """Experiment trackers that are told every step as well, one or a list; one that fails does not harm the run."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sharpen.config.algorithms import Algorithm
 from sharpen.config.base import Config
@@ -41,6 +41,16 @@ class Sampling(Config):
     """Draw only tokens at least this share as probable as the likeliest; 0: all."""
 
 
+class EarlyStopping(Config):
+    """When a stage ends before its last step."""
+
+    patience: Count = 3
+    """So many looks at the validation rows running without improvement end the stage."""
+
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """An improvement is more than this: in reward for rft, in loss for sft."""
+
+
 class Stage(Config):
     """What every training stage has."""
 
@@ -62,8 +72,21 @@ class Stage(Config):
     save_every: Count = 50
     """Steps between checkpoints."""
 
+    early_stopping: EarlyStopping | None = None
+    """End the stage when validation stops to improve; without it, all steps are done."""
+
+    final: Literal["last", "best"] = "last"
+    """Which weights become the stage's model: the last step's, or those that did best on the validation rows."""
+
     tokens_per_microbatch: Count = 2048
     """Token budget of one forward and backward pass; gradients accumulate over microbatches."""
+
+    @model_validator(mode="after")
+    def _judged_by_validation(self) -> Self:
+        wanted = "early_stopping" if self.early_stopping else "final: best" if self.final == "best" else ""
+        if wanted and self.validation is None:
+            raise ValueError(f"`{wanted}` needs `validation`: rows to judge by that are not trained on")
+        return self
 
 
 class SFT(Stage):

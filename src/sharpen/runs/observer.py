@@ -55,3 +55,30 @@ class Careful(Observer):
         except Exception as error:
             print(f"the run goes on unwatched: its observer failed with {error!r}", file=sys.stderr)
             self._other = Observer()
+
+
+class Several(Observer):
+    """Passes everything on to each of several observers, whatever becomes of the others."""
+
+    def __init__(self, *others: Observer) -> None:
+        self._others = tuple(Careful(other) for other in others)
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """Passed on."""
+        for other in self._others:
+            other.event(event)
+
+    def metrics(self, line: Mapping[str, Any]) -> None:
+        """Passed on."""
+        for other in self._others:
+            other.metrics(line)
+
+    def rollout(self, line: Mapping[str, Any]) -> None:
+        """Passed on."""
+        for other in self._others:
+            other.rollout(line)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Passed on."""
+        for other in self._others:
+            other.progress(what, done, total)

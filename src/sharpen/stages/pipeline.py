@@ -22,12 +22,15 @@ from sharpen.config.stages import SFT
 from sharpen.errors import CheckpointError, GraderError, Interrupted, RunError, SharpenError
 from sharpen.models.load import Loaded, compute_dtype, load
 from sharpen.runs.manifest import verify
-from sharpen.runs.observer import Observer
+from sharpen.runs.observer import Observer, Several
+from sharpen.runs.reporting import Reporting
 from sharpen.runs.store import RunDir, resume_command, write_lines
+from sharpen.runs.trackers import check_installed
 from sharpen.stages import rft, sft, summary
 from sharpen.stages.evaluate import evaluate
+from sharpen.stages.extend import extended, reopen_models
 from sharpen.stages.heldout import HeldOut
-from sharpen.stages.resolve import Resolved, reopen, resolve
+from sharpen.stages.resolve import Resolved, reopen, resolve, rewrite, settle_rates
 from sharpen.stages.work import StopFlag, Work, stage_folder
 
 T = TypeVar("T")
@@ -57,6 +60,7 @@ def run(
     Paths in the recipe are relative to `base`. SIGINT and SIGTERM end the run with a checkpoint after the
     step under way (Interrupted). Raises RunError when `out` already holds a run or is in use.
     """
+    check_installed(recipe.report_to)
     with _full_disk(out), RunDir(out, observer) as directory:
         if (out / "recipe.yaml").exists():
             raise RunError(
@@ -72,16 +76,22 @@ def run(
 def resume(
     out: Path, overrides: Sequence[str] = (), *, observer: Observer | None = None, functions: Functions | None = None
 ) -> dict[str, Any]:
-    """Go on with the run in `out`, from its newest good checkpoint; returns the summary."""
+    """Go on with the run in `out`, from its newest good checkpoint; returns the summary.
+
+    `overrides`, such as `stages.1.steps=200`, extend it. Raises ConfigError for what may not change by then.
+    """
     if not (out / "recipe.yaml").exists():
         raise RunError("there is no run to resume", value=str(out), remedy="Give the directory of an earlier run")
-    if overrides:
-        raise RunError(
-            "a resumed run keeps its recipe", value=list(overrides), remedy="Leave --set out, or start a new run"
-        )
     with _full_disk(out), RunDir(out, observer) as directory:
         resolved, changed = reopen(out)
+        recipe, changes = extended(resolved.recipe, out, overrides)
+        check_installed(recipe.report_to)
         directory.event("resumed")
+        if changes:
+            reopen_models(recipe, out, changes)  # first: killed in between, the run would only be finished again
+            rewrite(out, recipe)
+            resolved = resolved._replace(recipe=recipe)
+            directory.event("recipe_changed", message=", ".join(f"{c.path} {c.before} -> {c.after}" for c in changes))
         if changed:
             directory.event(
                 "alert", kind="versions_changed", message=f"other versions than at the start, so other bits: {changed}"
@@ -95,6 +105,7 @@ class _Run:
     resolved: Resolved
     functions: dict[str, Callable[..., Any]]
     stop: StopFlag = field(default_factory=StopFlag)
+    reporting: Reporting | None = None
 
     def guarded(self) -> dict[str, Any]:
         """Run, and whatever happens leave a truthful directory behind."""
@@ -124,15 +135,36 @@ class _Run:
         self._forget_after(done)
         start = str(run.path / "models" / recipe.stages[done - 1].name) if done else recipe.model
         loaded = load(start, dtype)
+        self._settle_rates(loaded)
+        recipe = self.resolved.recipe
+        self._report_to_trackers(recipe)
         await self._evaluate(recipe.stages[done - 1].name if done else "base", loaded, held_out)
         for index in range(done, len(recipe.stages)):
             await self._stage(index, loaded, held_out)
             await self._evaluate(recipe.stages[index].name, loaded, held_out)
 
+    def _settle_rates(self, loaded: Loaded) -> None:
+        """Choose the learning rates that the recipe leaves open; recipe.yaml then says them."""
+        recipe, chosen = settle_rates(self.resolved.recipe, sum(weight.numel() for weight in loaded.model.parameters()))
+        if chosen:
+            rewrite(self.directory.path, recipe)
+            self.resolved = self.resolved._replace(recipe=recipe)
+        for stage, choice in chosen.items():
+            self.directory.event("lr_chosen", stage=stage, lr=choice.lr, message=choice.reason)
+
+    def _report_to_trackers(self, recipe: Recipe) -> None:
+        """From here on; the recipe has all its numbers."""
+        if recipe.report_to:
+            names = [stage.name for stage in recipe.stages]
+            self.reporting = Reporting(self.directory, recipe.report_to, names, recipe.model_dump(mode="json"))
+            self.directory.observer = Several(self.directory.observer, self.reporting)
+
     async def _stage(self, index: int, loaded: Loaded, held_out: HeldOut) -> None:
         stage, run = self.resolved.recipe.stages[index], self.directory
         run.event("stage_started", stage=stage.name, type=stage.type)
-        work = Work(run, index, stage, self.resolved.recipe.seed, Path(), loaded, self.stop, held_out, self.functions)
+        recipe = self.resolved.recipe
+        last = index == len(recipe.stages) - 1
+        work = Work(run, index, stage, recipe.seed, Path(), loaded, self.stop, held_out, self.functions, last)
         if isinstance(stage, SFT):
             await sft.run(stage, work)
         else:
@@ -195,6 +227,8 @@ class _Run:
         seconds = time.monotonic() - self._began
         result = summary.write(self.directory.path, self.resolved.recipe, status, seconds)
         write(self.directory.path)
+        if self.reporting:
+            self.reporting.finish(status, result)
         return result
 
     def _note_end(self, status: str, cause: str) -> None:

@@ -19,6 +19,7 @@ from sharpen.errors import RunError
 from sharpen.models.load import compute_dtype
 from sharpen.models.load import resolve as resolve_model
 from sharpen.runs.store import write_lines, write_text
+from sharpen.train.rate import Choice, auto_lr
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "reasoning-gym", "math-verify")
 
@@ -52,9 +53,30 @@ def resolve(recipe: Recipe, out: Path, base: Path) -> Resolved:
     resolve_model(recipe.model)  # fetch now, so that a missing model fails before anything else
     resolved = Resolved(recipe, _fingerprints(recipe))
     facts = {RESOLVED: {"versions": _versions(), "hardware": _hardware(recipe), "data": resolved.data}}
-    text = dump(recipe) + yaml.safe_dump(facts, sort_keys=False)
-    write_text(out / "recipe.yaml", text)
+    _write(out, recipe, facts)
     return resolved
+
+
+def rewrite(out: Path, recipe: Recipe) -> None:
+    """Put `recipe` in the place of the run's own; the facts noted at its start stay."""
+    written = yaml.safe_load((out / "recipe.yaml").read_text(encoding="utf-8"))
+    _write(out, recipe, {RESOLVED: written[RESOLVED]})
+
+
+def settle_rates(recipe: Recipe, parameters: int) -> tuple[Recipe, dict[str, Choice]]:
+    """The recipe with a number for each `lr: auto`, by the model's parameter count; and what was chosen, by stage."""
+    chosen = {
+        stage.name: auto_lr(stage.type, parameters, adapter=False)
+        for stage in recipe.stages
+        if stage.optim.lr == "auto"
+    }
+    stages = tuple(
+        stage.model_copy(update={"optim": stage.optim.model_copy(update={"lr": chosen[stage.name].lr})})
+        if stage.name in chosen
+        else stage
+        for stage in recipe.stages
+    )
+    return recipe.model_copy(update={"stages": stages}), chosen
 
 
 def reopen(out: Path) -> tuple[Resolved, str]:
@@ -78,6 +100,10 @@ def reopen(out: Path) -> tuple[Resolved, str]:
     before = {**facts["versions"], **facts["hardware"]}
     changed = [f"{name} {before.get(name)} -> {value}" for name, value in now.items() if before.get(name) != value]
     return resolved, ", ".join(changed)
+
+
+def _write(out: Path, recipe: Recipe, facts: dict[str, Any]) -> None:
+    write_text(out / "recipe.yaml", dump(recipe) + yaml.safe_dump(facts, sort_keys=False))
 
 
 def _data(data: Data, out: Path, base: Path, name: str) -> Data:

@@ -55,6 +55,8 @@ async def run(stage: RFT, work: Work) -> None:
     with GraderPool(stage.grader, function=work.functions.get(stage.name)) as pool:
         await pool.start()
         for step in range(done, stage.steps):
+            if work.stopped_early:
+                break
             clock = report.Clock()
             sampler.version = step
             groups = await waiting.take(step, partial(sample, stage, work, sampler))

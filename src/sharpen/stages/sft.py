@@ -28,6 +28,8 @@ async def run(stage: SFT, work: Work) -> None:
     done, _ = work.restore(engine)
     loss = CrossEntropy()
     for step in range(done, steps):
+        if work.stopped_early:
+            break
         began = time.monotonic()
         first = step * stage.batch_size
         chosen = indices(len(rows), first, min(first + stage.batch_size, seen), (work.seed, stage.name, "order"))

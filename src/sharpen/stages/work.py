@@ -12,8 +12,9 @@ from typing import Any
 from sharpen.config.stages import Stage
 from sharpen.data.render import Renderer
 from sharpen.errors import CheckpointError, Interrupted
-from sharpen.models.load import Loaded, save
-from sharpen.runs.manifest import publish
+from sharpen.guards.plateau import Plateau
+from sharpen.models.load import Loaded, load, save
+from sharpen.runs.manifest import publish, verify
 from sharpen.runs.store import RunDir, resume_command
 from sharpen.stages.heldout import HeldOut
 from sharpen.train import checkpoint
@@ -49,6 +50,9 @@ class Work:
     stop: StopFlag
     held_out: HeldOut
     functions: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    last: bool = False
+    """Nothing is trained after this stage: what it needs to go on is kept, should the run be extended."""
+
     best: float | None = None
     tokens: dict[str, int] = field(default_factory=lambda: {"sampled": 0, "trained": 0})
     seconds: float = 0.0
@@ -56,6 +60,13 @@ class Work:
     def __post_init__(self) -> None:
         self.renderer = Renderer(self.loaded.tokenizer, self.loaded.stop)
         self._since = time.monotonic()
+        stopping = self.stage.early_stopping
+        self.plateau = Plateau(stopping.patience, stopping.min_delta) if stopping else None
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether validation has stopped to improve, so that no step is to follow."""
+        return self.plateau is not None and self.plateau.reached
 
     @property
     def folder(self) -> Path:
@@ -71,21 +82,25 @@ class Work:
             engine.load_state(found.checkpoint.path, found.state["engine"])
             self.best, self.tokens, self.seconds = (found.state[name] for name in ("best", "tokens", "seconds"))
             self._since = time.monotonic()
+            if self.plateau and (state := found.state.get("plateau")):  # none, if stopping was asked for since
+                self.plateau.restore(state)
             self.run.rewind(self.stage.name, found.checkpoint.step)
             return found.checkpoint.step, found.state["stage"]
         self.run.rewind(self.stage.name, 0)
         return 0, {}
 
     def finish_step(self, step: int, steps: int, engine: Engine, line: dict[str, Any], state: dict[str, Any]) -> None:
-        """Report a step (from 1), keep the best model, checkpoint when due or when asked to stop.
+        """Report a step (from 1), keep the best model, checkpoint when due, at the run's end, or when asked to stop.
 
         `state` is the stage's own, for `restore`. Raises Interrupted after the checkpoint.
         """
         for name in self.tokens:
             self.tokens[name] += line["tokens"][name]
         self.run.metrics({"stage": self.stage.name, "type": self.stage_type, "step": step, "steps": steps, **line})
-        self._keep_best(step, engine, line.get("validation"))
-        if step == steps:
+        self._judge(step, engine, line.get("validation"))
+        if step == steps or self.stopped_early:
+            if self.last:
+                self._checkpoint(step, engine, state)
             return
         if step % self.stage.save_every == 0 or self.stop.cause:
             self._checkpoint(step, engine, state)
@@ -105,6 +120,8 @@ class Work:
     def finish(self, engine: Engine) -> None:
         """Publish the stage's model; from then on the stage is done. Raises DivergedError for weights that are not."""
         checkpoint.check_finite(engine)
+        if self.stage.final == "best":
+            self._return_to_best()
         with publish(self.run.path / "models" / self.stage.name, self._facts()) as aside:
             save(self.loaded.model, self.loaded.tokenizer, aside, self.loaded.dtype)
 
@@ -113,10 +130,19 @@ class Work:
         """`sft` or `rft`."""
         return str(getattr(self.stage, "type"))  # noqa: B009 - each stage has its own literal
 
-    def _keep_best(self, step: int, engine: Engine, validation: dict[str, float] | None) -> None:
+    def _judge(self, step: int, engine: Engine, validation: dict[str, float] | None) -> None:
+        """Compare a look at the validation rows with those before."""
         if not validation:
             return
         score = validation["reward"] if "reward" in validation else -validation["loss"]
+        self._keep_best(step, engine, validation, score)
+        if self.plateau:
+            self.plateau.look(score)
+            if self.plateau.reached:
+                cause = f"no improvement in the last {self.plateau.looks} looks at the validation rows"
+                self.run.event("early_stopped", stage=self.stage.name, step=step, cause=cause)
+
+    def _keep_best(self, step: int, engine: Engine, validation: dict[str, float], score: float) -> None:
         if not math.isfinite(score) or (self.best is not None and score <= self.best):
             return
         checkpoint.check_finite(engine)
@@ -124,8 +150,25 @@ class Work:
         with publish(self.folder / "best", {"step": step, "validation": validation}) as aside:
             save(self.loaded.model, self.loaded.tokenizer, aside, self.loaded.dtype)
 
+    def _return_to_best(self) -> None:
+        """Give the model the weights that did best on the validation rows; they hold what it computed with."""
+        folder, name = self.folder / "best", self.stage.name
+        if self.best is None:
+            message = "no look at the validation rows gave a score, so the last weights are the stage's model"
+            self.run.event("alert", stage=name, kind="no_best", message=message)
+            return
+        manifest = verify(folder)
+        self.loaded.model.load_state_dict(load(folder, self.loaded.dtype).model.state_dict())
+        self.run.event("best_taken", stage=name, step=manifest["step"], validation=manifest["validation"])
+
     def _checkpoint(self, step: int, engine: Engine, state: dict[str, Any]) -> None:
-        shared = {"best": self.best, "tokens": self.tokens, "seconds": self._seconds(), "stage": state}
+        shared = {
+            "best": self.best,
+            "plateau": self.plateau and self.plateau.state(),
+            "tokens": self.tokens,
+            "seconds": self._seconds(),
+            "stage": state,
+        }
         saved = checkpoint.write(self.folder / "checkpoints", step, engine, self.loaded, shared, self._facts())
         self.run.event("checkpoint", stage=self.stage.name, step=step, path=str(saved.path.relative_to(self.run.path)))
 

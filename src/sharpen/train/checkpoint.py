@@ -51,7 +51,7 @@ def check_finite(engine: Engine) -> None:
     if not all(bool(tensor.isfinite().all()) for tensor in (*engine.parameters, *engine.masters, *moments)):
         raise DivergedError(
             "the weights are no longer finite, so they are not written",
-            remedy=f"Lower optim.lr (now {engine.optim.lr:g})",
+            remedy=f"Lower optim.lr (now {engine.optim.peak:g})",
         )
 
 

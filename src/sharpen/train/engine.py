@@ -62,7 +62,7 @@ class Engine:
         ]
         self.adam = torch.optim.AdamW(
             self.masters,
-            lr=optim.lr,
+            lr=optim.peak,
             betas=(optim.beta1, optim.beta2),
             weight_decay=optim.weight_decay,
             fused=True,
@@ -72,10 +72,10 @@ class Engine:
         """The learning rate of optimiser step `step` (from 0): warm-up from 0, then the schedule to 0."""
         warmup = self.optim.warmup_ratio * self.steps
         if step < warmup:
-            return self.optim.lr * (step + 1) / (warmup + 1)
+            return self.optim.peak * (step + 1) / (warmup + 1)
         done = min(1.0, (step - warmup) / max(1.0, self.steps - warmup))
         factor = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
-        return self.optim.lr * factor[self.optim.schedule]
+        return self.optim.peak * factor[self.optim.schedule]
 
     def step(self, rows: Sequence[Row], loss: Loss, temperature: float = 1.0) -> StepResult:
         """One optimiser step on all rows; gradients accumulate over microbatches.
@@ -107,7 +107,7 @@ class Engine:
             raise DivergedError(
                 f"loss or gradients were not finite for {PATIENCE} steps running",
                 value=f"loss {value}, gradient norm {norm}",
-                remedy=f"Lower optim.lr (now {self.optim.lr:g}), and look at the rewards and data of those steps",
+                remedy=f"Lower optim.lr (now {self.optim.peak:g}), and look at the rewards and data of those steps",
             )
         return StepResult(value, norm, lr, skipped, totals.metrics())
 
