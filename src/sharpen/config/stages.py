@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sharpen.config.algorithms import Algorithm
 from sharpen.config.base import Config
 from sharpen.config.data import Data
+from sharpen.config.envs import Env, check_reward
 from sharpen.config.graders import Grader
 from sharpen.config.optim import Optim
 
@@ -25,7 +26,7 @@ class Sampling(Config):
     """Logits are divided by it, in sampler and trainer alike."""
 
     max_tokens: Count = 128
-    """The longest completion, in tokens."""
+    """The longest completion, in tokens; in an environment, all of the model's turns together."""
 
 
 class Stage(Config):
@@ -79,8 +80,11 @@ class RFT(Stage):
     name: Name = "rft"
     """Names the stage's folder and model."""
 
-    grader: Grader
-    """What scores the completions."""
+    grader: Grader | None = None
+    """What scores the completions. May be left out only where an environment gives the reward."""
+
+    env: Env | None = None
+    """What answers the model's turns; without one, an attempt is a single answer."""
 
     algorithm: Algorithm = Algorithm.model_validate({})
     """How scores become a loss."""
@@ -102,6 +106,11 @@ class RFT(Stage):
 
     max_fault_steps: Count = 3
     """Steps running with any grader fault after which the run pauses."""
+
+    @model_validator(mode="after")
+    def _something_rewards(self) -> Self:
+        check_reward(self.grader, self.env)
+        return self
 
 
 AnyStage = Annotated[SFT | RFT, Field(discriminator="type")]
