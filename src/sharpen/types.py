@@ -76,6 +76,14 @@ class Sample:
     messages: tuple[Message, ...] = ()
     env_state: Any = None
 
+    def turns(self) -> dict[str, Any]:
+        """`messages` and `env_state`, as graders name them; empty where there was no environment."""
+        return {"messages": list(self.messages), "env_state": self.env_state} if self.messages else {}
+
+
+ENVIRONMENT_ERROR = "environment_error"
+"""The kind of fault of an environment that raised, took too long, died, or returned no step."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:

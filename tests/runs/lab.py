@@ -18,8 +18,10 @@ from sharpen.config.recipe import Recipe
 from sharpen.errors import SharpenError
 from sharpen.runs import statistics
 from sharpen.runs.store import read_lines
-from sharpen.stages import evaluate, rft
-from sharpen.types import Example, Grade, Sample
+from sharpen.envs.base import Step
+from sharpen.envs.pool import Call, Host
+from sharpen.stages import environment, evaluate, rft
+from sharpen.types import ENVIRONMENT_ERROR, Example, Fault, Grade, Sample
 from tests.tiny import tiny_model
 
 Row = dict[str, Any]
@@ -139,13 +141,40 @@ class Here:
     def __exit__(self, *_: object) -> None: ...
 
 
+class EnvHere:
+    """In the place of EnvPool: the environment in this process."""
+
+    def __init__(self, config: Any, *, workers: int | None = None) -> None:
+        self.config = config
+        self.max_turns: int = config.max_turns
+        self._host = Host(config.build())
+
+    async def answer(self, calls: Sequence[Call]) -> list[Step | Fault]:
+        return [await self._answer(call) for call in calls]
+
+    async def _answer(self, call: Call) -> Step | Fault:
+        try:
+            return await self._host.answer(call)
+        except Exception as error:
+            return Fault(ENVIRONMENT_ERROR, f"{type(error).__name__}: {error}")
+
+    async def start(self) -> None:
+        """Nothing to start."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
 @contextmanager
 def quick(function: Callable[[dict[str, Any], dict[str, Any]], float | Grade] = letters) -> Iterator[None]:
-    """Grade in this process with `function`, and draw few bootstrap samples."""
+    """Grade in this process with `function`, environments here too, and draw few bootstrap samples."""
     pool = type("Pool", (Here,), {"function": staticmethod(function)})
     with (
         mock.patch.object(rft, "GraderPool", pool),
         mock.patch.object(evaluate, "GraderPool", pool),
+        mock.patch.object(environment, "EnvPool", EnvHere),
         mock.patch.object(statistics, "RESAMPLES", 40),
     ):
         yield

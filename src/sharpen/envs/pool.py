@@ -16,13 +16,7 @@ from typing import Self
 from sharpen.config.envs import EnvConfig
 from sharpen.envs.base import Env, Episode, InvalidStep, Step, checked, spoken
 from sharpen.sandbox.workers import Outcome, WorkerPool, default_workers
-from sharpen.types import Example, Fault, Message
-
-FAULT = "environment_error"
-"""An environment raised, took too long, died, or returned no step."""
-
-OPEN = Step()
-"""What an episode is asked for before the model has spoken: its opening."""
+from sharpen.types import ENVIRONMENT_ERROR, Example, Fault, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +42,11 @@ class EnvPool:
         self.config = config
         count = workers or default_workers()
         self._pools = [WorkerPool(_prepare, (config,), size=1) for _ in range(count)]  # of one, so episodes stay put
+
+    @property
+    def max_turns(self) -> int:
+        """The most turns the model has in one episode."""
+        return self.config.max_turns
 
     async def answer(self, calls: Sequence[Call]) -> list[Step | Fault]:
         """The environment's answers, in the order of the calls. Raises GraderError when it cannot be built."""
@@ -139,4 +138,4 @@ def _prepare(config: EnvConfig) -> Callable[[Call], Step]:
 
 
 def _read(outcome: Outcome) -> Step | Fault:
-    return outcome.value if outcome.kind == "value" else Fault(FAULT, outcome.detail)
+    return outcome.value if outcome.kind == "value" else Fault(ENVIRONMENT_ERROR, outcome.detail)

@@ -33,15 +33,27 @@ class Attempt(NamedTuple):
 class Answers(Protocol):
     """Who answers for the environment: the pool, or a journal before it."""
 
+    @property
+    def max_turns(self) -> int:
+        """The most turns the model has in one episode."""
+        ...
+
     async def answer(self, calls: Sequence[Call]) -> list[Step | Fault]:
         """The answers, in the order of the calls."""
         ...
 
 
-async def single(
-    attempts: Sequence[Attempt], sampler: Sampler, renderer: Renderer, params: Params, progress: Progress | None = None
+async def make(
+    attempts: Sequence[Attempt],
+    env: Answers | None,
+    sampler: Sampler,
+    renderer: Renderer,
+    params: Params,
+    progress: Progress | None = None,
 ) -> list[Rollout]:
-    """One answer an attempt."""
+    """A rollout an attempt: in the environment, or without one a single answer."""
+    if env is not None:
+        return await play(attempts, env, sampler, renderer, params, progress)
     requests = [Request(renderer.example(attempt.example), attempt.key) for attempt in attempts]
     segments = await sampler.sample(requests, params, progress)
     return [Rollout((segment,), renderer.sample(segment)) for segment in segments]
@@ -50,26 +62,25 @@ async def single(
 async def play(
     attempts: Sequence[Attempt],
     env: Answers,
-    max_turns: int,
     sampler: Sampler,
     renderer: Renderer,
     params: Params,
     progress: Progress | None = None,
 ) -> list[Rollout]:
-    """An episode an attempt, of at most `max_turns` turns and `params.max_tokens` sampled tokens over all of them.
+    """An episode an attempt, of at most `env.max_turns` turns, which share `params.max_tokens` sampled tokens.
 
     The environment hears of every turn, also of one that was cut off. Where it fails, the rollout says so in `fault`.
     """
     episodes = [_Episode(place, attempt, renderer, params.max_tokens) for place, attempt in enumerate(attempts)]
     await _ask(env, episodes)
-    for turn in range(max_turns):
+    for turn in range(env.max_turns):
         live = [episode for episode in episodes if episode.live]
         if not live:
             break
         requests = [episode.request(turn) for episode in live]
         segments = await sampler.sample(requests, params, _after(episodes, progress))
         for episode, segment in zip(live, segments, strict=True):
-            episode.hear(segment, last=turn + 1 == max_turns)
+            episode.hear(segment, last=turn + 1 == env.max_turns)
         await _ask(env, live)
     return [episode.rollout() for episode in episodes]
 
@@ -132,7 +143,8 @@ class _Episode:
         return Request(self._open.tokens, (*self.attempt.key, turn), self._max_tokens - self.made)
 
     def call(self) -> Call:
-        return Call(self.attempt.key, self._place, self.attempt.example, self._turn, self._past, self._last)
+        key = (*self.attempt.key, self._place)  # one that no other episode of the batch has
+        return Call(key, self._place, self.attempt.example, self._turn, self._past, self._last)
 
     def hear(self, segment: Segment, *, last: bool) -> None:
         """The model has spoken. `segment` begins with the open one's tokens, all of them its prompt."""

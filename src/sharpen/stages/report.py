@@ -13,6 +13,7 @@ from sharpen.guards.faults import count
 from sharpen.rl.advantages import SPREAD
 from sharpen.stages.credit import Credited
 from sharpen.train.engine import StepResult
+from sharpen.types import Rollout
 
 
 class Clock:
@@ -48,7 +49,7 @@ def rft_line(
     lengths = [rollout.sampled for rollout in rollouts]
     truncated = [rollout.sample.finish == "length" for rollout in rollouts]
     spread = [_spread(group) for group in credited.rewards]
-    name = stage.grader.name or stage.grader.type
+    name = (stage.grader.name or stage.grader.type) if stage.grader else "environment"
     return {
         **result,
         "reward": {"mean": _mean(rewards), "std": _std(rewards), "by_grader": {name: _mean(scores)}},
@@ -59,7 +60,7 @@ def rft_line(
         "clip_fraction": result.get("clip_fraction"),
         "length": {"mean": _mean(lengths), "max": max(lengths), "truncated_share": _mean(truncated)},
         "logprob_gap": gap,
-        "policy_lag": step - min(segment.version for rollout in rollouts for segment in rollout.segments),
+        "policy_lag": step - min((part.version for rollout in rollouts for part in rollout.segments), default=step),
         "faults": count(grades),
         "time": clock.line(),
         "tokens": {
@@ -74,23 +75,41 @@ def rollout_lines(credited: Credited, renderer: Renderer) -> list[dict[str, Any]
     lines = []
     for group, rewards, advantages in zip(credited.groups, credited.rewards, credited.advantages, strict=True):
         for place, (rollout, made) in enumerate(zip(group.rollouts, group.grades, strict=True)):
-            segment = rollout.segments[-1]
             lines.append(
                 {
                     "example": group.example.id,
-                    "prompt": list(group.example.messages),
+                    "prompt": list(rollout.prompt or group.example.messages),
                     "text": rollout.sample.text,
-                    "tokens": [token for token, sampled in zip(segment.tokens, segment.mask, strict=True) if sampled],
+                    **episode(rollout),
+                    "tokens": _sampled(rollout),
                     "finish": rollout.sample.finish,
                     "scores": {"score": made.score, **made.metrics},
                     "explanation": made.explanation,
                     "fault": made.fault.kind if made.fault else None,
                     "reward": rewards[place],
                     "advantage": advantages[place] if advantages else None,
-                    "version": segment.version,
+                    "version": rollout.segments[-1].version if rollout.segments else None,
                 }
             )
     return lines
+
+
+def episode(rollout: Rollout) -> dict[str, Any]:
+    """What a line tells of a rollout in an environment: its turns, the environment's state and reward."""
+    sample = rollout.sample
+    if not (sample.messages or rollout.prompt):
+        return {}
+    return {"messages": list(sample.messages), "env_state": sample.env_state, "env_reward": rollout.reward}
+
+
+def _sampled(rollout: Rollout) -> list[int]:
+    """The tokens that the policy made, over all turns."""
+    return [
+        token
+        for segment in rollout.segments
+        for token, sampled in zip(segment.tokens, segment.mask, strict=True)
+        if sampled
+    ]
 
 
 def _spread(rewards: list[float | None]) -> float:
