@@ -73,8 +73,8 @@ class Recalled:
 
 
 def _digest(call: Call) -> str:
-    """Of all the model said: where other versions sample otherwise, an answer to something else must not be taken."""
-    said = [message for message, _ in call.past] + [call.message]
+    """Of all that was said: where other versions sample otherwise, an answer to something else must not be taken."""
+    said = [call.example.messages, *(message for message, _ in call.past), call.message]
     return blake2b(json.dumps(said).encode(), digest_size=8).hexdigest()
 
 
