@@ -44,7 +44,11 @@ def say(text: str) -> Step:
 
 
 def run(
-    env: Script | None, answer: Callable[[Request], Sequence[int]], names: str = "a", template: str = "", limit: int = 50
+    env: Script | None,
+    answer: Callable[[Request], Sequence[int]],
+    names: str = "a",
+    template: str = "",
+    limit: int = 50,
 ) -> tuple[list[Rollout], FakeSampler]:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = template or tokenizer.chat_template

@@ -45,9 +45,7 @@ def answer(text: str, **settings: Any) -> str:
 
 def test_a_call_is_answered_and_a_turn_without_one_ends_the_episode() -> None:
     called, ended = steps("Let me see. " + call("calculator", expression="(3+4)*2"), "14", use="calculator")
-    assert called == Step(
-        [{"role": "tool", "name": "calculator", "content": "14"}], state={"calls": 1, "errors": 0}
-    )
+    assert called == Step([{"role": "tool", "name": "calculator", "content": "14"}], state={"calls": 1, "errors": 0})
     assert ended == Step(done=True, state={"calls": 1, "errors": 0})
 
 

@@ -103,6 +103,12 @@ class World:
             evals=[self.eval_config()],
         )
 
+    def turns(self) -> Recipe:
+        """RFT, validation and an evaluation in an environment, whose answers go into the journal."""
+        env = {"type": "plugin", "use": "tests.stages.episodes:Count"}
+        stage = self.rft_stage(env=env, grader=None, steps=3, save_every=1, validation=self.rft_validation)
+        return self.recipe(stage, evals=[self.eval_config(env=env, grader=None)])
+
 
 PLUGIN = {"type": "plugin", "use": "tests.runs.lab:letters"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from sharpen.envs.base import Step
@@ -34,7 +35,7 @@ class CountEpisode:
     async def step(self, message: Message) -> Step:
         text: str = message["content"]
         self._heard.append(text)
-        if self._env.fails and text[:1] in self._env.fails and not _exists(self._env.mended):
+        if text and text[0] in self._env.fails and not _exists(self._env.mended):
             raise RuntimeError(f"out of order: {text!r}")
         reward = sum(character.islower() for character in text) / max(1, len(text))
         return Step(
@@ -49,8 +50,6 @@ class CountEpisode:
 
 
 def _exists(path: str) -> bool:
-    import os
-
     return bool(path) and os.path.exists(path)
 
 
