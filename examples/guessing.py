@@ -2,7 +2,8 @@
 
     python examples/guessing.py --model smollm2-135m-instruct --steps 20
 
-The model guesses, hears "higher" or "lower", and guesses again. The reward says how near its last guess came.
+The model guesses, hears "higher" or "lower", and guesses again. Each guess earns up to a half, by how near it came;
+the right number at once earns all.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Game:
         return Step(
             messages=() if done else ({"role": "user", "content": self.hint(guess)},),
             done=done,
-            reward=self.score(guess) if done else None,
+            reward=self.score(guess) / 2 + (guess == self.secret) * (2 - len(self.guesses)) / 2,
             state={"guesses": self.guesses},
         )
 
@@ -68,7 +69,7 @@ def rows(count: int) -> list[dict[str, Any]]:
     return [{"prompt": ask.format(game), "secret": 3 + game % 4} for game in range(count)]
 
 
-def play(model: str, steps: int, out: Path, **settings: Any) -> sh.Run:
+def play(model: str, steps: int, out: Path, threads: int | None = None, **settings: Any) -> sh.Run:
     """Train in the environment; no grader is needed, since the environment gives the reward."""
     stage = sh.RFT(
         rows(16),
@@ -76,7 +77,7 @@ def play(model: str, steps: int, out: Path, **settings: Any) -> sh.Run:
         steps=steps,
         **{"prompts_per_step": 4, "group_size": 8, "sampling": {"max_tokens": 24}, **settings},
     )
-    return sh.run(sh.Recipe(model=model, stages=[stage]), out=out)
+    return sh.run(sh.Recipe(model=model, stages=[stage], threads=threads), out=out)
 
 
 def main() -> None:

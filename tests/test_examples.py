@@ -40,6 +40,7 @@ def test_the_guessing_game_is_an_environment_in_60_lines_in_which_a_tiny_model_l
         str(tiny_model(tmp_path / "model")),
         steps=14,
         out=tmp_path / "run",
+        threads=1,
         optim={"lr": 1e-2, "schedule": "constant"},
         sampling={"max_tokens": 8},
     )

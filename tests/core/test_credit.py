@@ -137,7 +137,7 @@ def test_a_line_for_every_completion() -> None:
 
 
 def episode(turns: list[int], splits: bool = False, opening: int = 0) -> Rollout:
-    """Two turns of so many tokens after a prompt of three, a reply of two between them; in two segments if it splits."""
+    """Two turns after a prompt of three tokens, a reply of two between; in two segments if it splits."""
     prompt = (opening, 1, 2)
     made = [tuple(range(50 + 10 * turn, 50 + 10 * turn + length)) for turn, length in enumerate(turns)]
     if splits:

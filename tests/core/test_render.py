@@ -183,5 +183,5 @@ def test_no_extension_where_the_turn_does_not_end_as_the_template_ends_it(tokeni
 def test_a_template_without_tool_turns_is_refused_with_the_setting_that_helps() -> None:
     refusing = tiny_tokenizer()
     refusing.chat_template = "{{ raise_exception('unknown role') }}"
-    with pytest.raises(DataError, match="env.reply_role: user"):
+    with pytest.raises(DataError, match=r"env\.reply_role: user"):
         Renderer(refusing, frozenset({END})).prompt([*ASKED, *REPLY])

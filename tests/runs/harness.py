@@ -1,4 +1,4 @@
-"""Kill a tiny run again and again: `python -m tests.runs.harness FOLDER EVERY RECIPE` prints one JSON line a kill point.
+"""Kill a tiny run again and again: `python -m tests.runs.harness FOLDER EVERY RECIPE` prints a line a kill point.
 
 EVERY thins the kinds of change to the disk at which it kills: 1 takes all of them. RECIPE is `whole`, or `turns` for
 a run in an environment, at the points that only such a run has.
@@ -190,7 +190,7 @@ def points_of_turns(seen: list[str], every: int) -> list[Point]:
     points = [at(sampling[len(sampling) * share // 8], "progress sample") for share in (1, 3, 5, 7)]
     points += [at(index, what) for index, what in enumerate(seen) if "+env" in what][:: 2 * every]
     points += [torn("append", "+env", count, share) for count, share in ((0, 0.5), (1, 0.8), (2, 0.2))]
-    return points + [with_workers(len(seen) // 2)]
+    return [*points, with_workers(len(seen) // 2)]
 
 
 PLANS = {"whole": points_of_whole, "turns": points_of_turns}

@@ -15,11 +15,11 @@ import torch
 
 from sharpen.config.load import parse
 from sharpen.config.recipe import Recipe
+from sharpen.envs.base import Step
+from sharpen.envs.pool import Call, Host
 from sharpen.errors import SharpenError
 from sharpen.runs import statistics
 from sharpen.runs.store import read_lines
-from sharpen.envs.base import Step
-from sharpen.envs.pool import Call, Host
 from sharpen.stages import environment, evaluate, rft
 from sharpen.types import ENVIRONMENT_ERROR, Example, Fault, Grade, Sample
 from tests.tiny import tiny_model

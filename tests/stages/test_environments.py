@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from safetensors.torch import load_file, save_file
 
 from sharpen.errors import ConfigError, GraderError, Interrupted
@@ -224,8 +223,13 @@ def test_too_many_faults_pause_the_run_and_a_mended_environment_goes_on_to_the_s
 
 def test_an_environment_without_rewards_needs_a_grader(world: World, tmp_path: Path) -> None:
     silent = {**COUNT, "args": {"reward": False}}
+    long = stage(world, env=silent, sampling={"max_tokens": 60})
     with quick(), pytest.raises(GraderError, match="gave no reward, and there is no grader"):
-        pipeline.run(world.recipe(stage(world, env=silent)), tmp_path / "run", base=world.folder)
+        pipeline.run(world.recipe(long), tmp_path / "run", base=world.folder)
+    lost = stage(world, env=silent, sampling={"max_tokens": 1}, steps=1)
+    with quick():
+        pipeline.run(world.recipe(lost), tmp_path / "cut", base=world.folder)
+    assert {(line["fault"], line["reward"]) for line in lines(tmp_path / "cut")} == {("cut_off", 0.0)}
     with pytest.raises(ConfigError, match=r"stages\.0.*gives no rewards"):
         world.recipe(stage(world, env={"type": "tools"}))
     with pytest.raises(ConfigError, match=r"stages\.0.*a grader is missing"):

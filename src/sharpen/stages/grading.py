@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from hashlib import blake2b
 
-from sharpen.graders.base import finite, grader_fault
+from sharpen.graders.base import completion_fault, finite, grader_fault
 from sharpen.graders.pool import GraderPool
 from sharpen.runs.store import Journal
 from sharpen.types import ENVIRONMENT_ERROR, Example, Fault, Grade, Group, Rollout
@@ -33,6 +33,8 @@ async def judge(pairs: Sequence[tuple[Example, Rollout]], pool: GraderPool | Non
 
 
 def _own_reward(rollout: Rollout) -> Grade:
+    if rollout.reward is None and rollout.sample.finish == "length":
+        return completion_fault("cut_off", "the attempt was cut off before the environment gave a reward")
     if rollout.reward is None:
         return grader_fault(ENVIRONMENT_ERROR, "the environment gave no reward, and there is no grader")
     return finite(Grade(rollout.reward), ENVIRONMENT_ERROR)
