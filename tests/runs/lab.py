@@ -131,7 +131,8 @@ class Here:
         return [self._grade(example, sample) for example, sample in pairs]
 
     def _grade(self, example: Example, sample: Sample) -> Grade:
-        returned = self._function({"output_text": sample.text, "finish": sample.finish}, dict(example.item))
+        seen = {"output_text": sample.text, "finish": sample.finish, **sample.turns()}
+        returned = self._function(seen, dict(example.item))
         return returned if isinstance(returned, Grade) else Grade(returned)
 
     async def start(self) -> None:
