@@ -210,7 +210,7 @@ def test_the_loss_of_turns_with_a_reply_between_is_that_of_a_hand_made_mask() ->
                 weight = (chosen.detach() + 0.5).exp().clamp(max=2.0)
                 total = total - advantages[number] * weight * (chosen - chosen.detach()).exp()
                 count += 1
-    (total / count).backward()  # type: ignore[no-untyped-call]
+    (total / count).backward()
     expected = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
     for budget in (1, 12, 1000):
         engine = Engine(Bigram(vocabulary=80), Optim(max_grad_norm=1e9), 1, budget)

@@ -55,6 +55,6 @@ def _exists(path: str) -> bool:
 
 def talkative(sample: dict[str, Any], item: dict[str, Any]) -> float:
     """A grader that reads the state of the environment and the turns."""
-    said = [message["content"] for message in sample["messages"] if message["role"] == "assistant"]
+    said: list[str] = [message["content"] for message in sample["messages"] if message["role"] == "assistant"]
     assert said[-1] == sample["output_text"] and sample["env_state"]["lengths"] == [len(text) for text in said]
     return sum(character.islower() for text in said for character in text) / max(1, sum(map(len, said)))
