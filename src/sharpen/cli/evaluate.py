@@ -96,7 +96,8 @@ def _typed(text: str | None, option: str) -> dict[str, Any] | None:
     try:
         return _mapping(path.read_text(encoding="utf-8"), text)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the file of {option}", value=text, remedy="Check its path") from error
+        what = {"--grader": "grader", "--env": "environment"}[option]
+        raise ConfigError(f"cannot read the {what}", value=text, remedy=f"Check the path of {option}") from error
 
 
 def _limit(data: dict[str, Any], limit: int) -> None:
