@@ -43,11 +43,12 @@ def SFT(data: Data, **settings: Any) -> SFTConfig:
 
 
 def RFT(
-    data: Data, *, grader: GraderFunction | GraderConfig | Mapping[str, Any], **settings: Any
+    data: Data, *, grader: GraderFunction | GraderConfig | Mapping[str, Any] | None = None, **settings: Any
 ) -> RFTConfig | _WithFunction:
     """A reinforcement stage on prompts; `settings` are the fields of a recipe's `rft` stage.
 
     `grader` is a grader config, its fields as a mapping, or a function `fn(sample, item) -> float`.
+    Only a stage whose `env` gives the reward may do without.
     """
     values = {"data": _data(data), **_sources(settings)}
     if callable(grader):

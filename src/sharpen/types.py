@@ -12,7 +12,7 @@ Message = dict[str, Any]
 """One chat message, `{"role": ..., "content": ...}`, as OpenAI's API writes it."""
 
 Finish = Literal["stop", "length"]
-"""Why a completion ended: an end-of-turn token, or the limit `max_tokens`."""
+"""Why a completion ended: an end-of-turn token, or a limit (`max_tokens`; in an environment also `max_turns`)."""
 
 
 class Interval(NamedTuple):
@@ -79,31 +79,53 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a grader sees of an attempt: text, no tokens."""
+    """What a grader sees of an attempt: text, no tokens.
+
+    Where the attempt was an episode in an environment, `text` is the model's last turn, `messages` are all turns
+    after the prompt, the environment's among them, and `env_state` is what the environment last said of itself.
+    """
 
     text: str
     finish: Finish = "stop"
+    messages: tuple[Message, ...] = ()
+    env_state: Any = None
+
+    def turns(self) -> dict[str, Any]:
+        """`messages` and `env_state`, as graders name them; empty where there was no environment."""
+        return {"messages": list(self.messages), "env_state": self.env_state} if self.messages else {}
+
+
+ENVIRONMENT_ERROR = "environment_error"
+"""The kind of fault of an environment that raised, took too long, died, or returned no step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something went wrong in an environment or while grading; `kind` is a name of OpenAI's grader-run errors."""
+
+    kind: str
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One attempt at an example."""
+    """One attempt at an example.
+
+    It has several segments only where a chat template rewrites earlier turns. In an environment, `prompt` is what
+    the model saw first, `reward` the sum of the rewards of its steps (None: it gave none), and `fault` says how the
+    environment failed.
+    """
 
     segments: tuple[Segment, ...]
     sample: Sample
+    prompt: tuple[Message, ...] = ()
+    reward: float | None = None
+    fault: Fault | None = None
 
     @property
     def sampled(self) -> int:
         """How many tokens the policy made, over all segments."""
         return sum(segment.sampled for segment in self.segments)
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something went wrong while grading; `kind` is a name of OpenAI's grader-run errors."""
-
-    kind: str
-    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,6 +245,19 @@ def test_eval_reads_inline_mappings_and_a_grader_file(tmp_path: Path, monkeypatc
     assert (got["data"].generator, got["data"].count, got["grader"].operation) == ("chain_sum", 20, "like")
 
 
+def test_eval_takes_an_environment_and_needs_a_grader_only_where_that_gives_no_rewards(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    got = evaluated(monkeypatch)
+    assert main(["eval", "m", "--data", "x.jsonl", "--grader", "math", "--env", "tools"]) == 0
+    assert (got["env"].type, got["grader"].type) == ("tools", "math")
+    assert main(["eval", "m", "--data", "x.jsonl", "--env", "{type: plugin, use: 'a.b:C'}"]) == 0
+    assert (got["env"].use, got["grader"]) == ("a.b:C", None)
+    for more in ([], ["--env", "tools"]):
+        assert main(["eval", "m", "--data", "x.jsonl", *more]) == 2
+        assert "a grader is missing" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("data", "grader", "said"),
     [

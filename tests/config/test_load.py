@@ -292,7 +292,7 @@ def test_the_schema_requires_and_allows_what_load_does_and_describes_every_field
     assert described["$id"].startswith("https://")
     assert described["required"] == ["model"]
     required = {name: model.get("required", []) for name, model in described["$defs"].items()}
-    assert (required["RFT"], required["SFT"], required["Algorithm"]) == (["data", "grader"], ["data"], [])
+    assert (required["RFT"], required["SFT"], required["Algorithm"]) == (["data"], ["data"], [])
     models = [described, *described["$defs"].values()]
     assert not any(model["additionalProperties"] for model in models)
     undescribed = {

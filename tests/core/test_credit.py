@@ -8,16 +8,20 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
+from sharpen.config.optim import Optim
 from sharpen.config.stages import RFT
+from sharpen.data.pack import pack
 from sharpen.data.render import Renderer
 from sharpen.guards.faults import FaultGuard, count
 from sharpen.stages.credit import credit, loss_of
 from sharpen.stages.report import Clock, rft_line, rollout_lines
-from sharpen.train.engine import StepResult
-from sharpen.train.losses import KLTerm
+from sharpen.train.engine import Engine, StepResult
+from sharpen.train.losses import KLTerm, PolicyGradient
 from sharpen.types import Example, Fault, Grade, Group, Rollout, Sample, Segment, Support
 from sharpen.types import Sequence as Row
+from tests.core.fakes import Bigram
 
 OUTAGE = Grade(None, fault=Fault("python_grader_runtime_error", "down"))
 
@@ -202,3 +206,86 @@ def test_a_line_for_every_completion() -> None:
     high = math.sqrt(0.5)
     assert [line["advantage"] for line in lines] == [pytest.approx(-high), pytest.approx(high), None, None]
     assert [line["fault"] for line in lines] == [None, None, "python_grader_runtime_error", None]
+
+
+def episode(turns: list[int], splits: bool = False, opening: int = 0) -> Rollout:
+    """Two turns after a prompt of three tokens, a reply of two between; in two segments if it splits."""
+    prompt = (opening, 1, 2)
+    made = [tuple(range(50 + 10 * turn, 50 + 10 * turn + length)) for turn, length in enumerate(turns)]
+    if splits:
+        parts = [(prompt, made[0]), ((*prompt, 9, 8, 7), made[1])]
+        segments = tuple(
+            Segment(before + after, (False,) * len(before) + (True,) * len(after), (-0.5,) * len(before + after), 0)
+            for before, after in parts
+        )
+    else:
+        tokens = (*prompt, *made[0], 8, 7, *made[1])
+        mask = (False,) * 3 + (True,) * turns[0] + (False,) * 2 + (True,) * turns[1]
+        segments = (Segment(tokens, mask, tuple(-0.5 * m for m in mask), 0),)
+    return Rollout(segments, Sample("x"))
+
+
+def test_all_segments_of_a_rollout_share_its_advantage_and_replies_have_none() -> None:
+    low, high = -math.sqrt(0.5), math.sqrt(0.5)
+    rollouts = (episode([2, 1]), episode([1, 2], splits=True))
+    credited = credit(stage(), [Group(Example("e", ()), rollouts, (Grade(0.0), Grade(1.0)))])
+    whole, first, second = (row.advantages for row in credited.rows)
+    assert whole == pytest.approx((0, 0, 0, low, low, 0, 0, low))
+    assert first == pytest.approx((0, 0, 0, high))
+    assert second == pytest.approx((0, 0, 0, 0, 0, 0, high, high))
+    assert [row.trained for row in credited.rows] == [3, 1, 2] and {row.atom for row in credited.rows} == {"0"}
+    assert {row.shared for row in credited.rows} == {3}, "the prompt, which both segments begin with"
+    (batch,) = pack(credited.rows, 1000)
+    assert len(batch.tokens) == 3 + (5 + 1 + 5), "and which is computed once"
+
+
+def test_attempts_that_an_environment_opened_otherwise_share_no_prompt() -> None:
+    rollouts = (episode([1, 1], opening=5), episode([1, 1], opening=6))
+    credited = credit(stage(), [Group(Example("e", ()), rollouts, (Grade(0.0), Grade(1.0)))])
+    assert [row.shared for row in credited.rows] == [0, 0]
+    (batch,) = pack(credited.rows, 1000)
+    assert len(batch.tokens) == sum(len(row.tokens) for row in credited.rows)
+
+
+def test_a_faulty_rollout_takes_no_part_in_what_is_shared() -> None:
+    """An environment that failed at the opening has made no segment at all."""
+    rollouts = (episode([1, 1]), episode([2, 1]), Rollout((), Sample("")))
+    credited = credit(stage(), [Group(Example("e", ()), rollouts, (Grade(0.0), Grade(1.0), OUTAGE))])
+    assert [row.shared for row in credited.rows] == [3, 3]
+
+
+def test_penalty_and_lengths_count_the_whole_rollout() -> None:
+    """max_tokens = 10, a buffer of 2: 4 + 5 tokens cost a half, in one segment or two."""
+    rollouts = (episode([4, 5]), episode([4, 5], splits=True), episode([4, 4]))
+    credited = credit(stage("dapo"), [Group(Example("e", ()), rollouts, (Grade(1.0),) * 3)])
+    assert credited.rewards == [pytest.approx([0.5, 0.5, 1.0])]
+    line = rft_line(stage("dapo"), credited, [StepResult(0, 1, 1, False)], None, Clock(), 0)
+    assert line["length"]["mean"] == pytest.approx(26 / 3) and line["length"]["max"] == 9
+    assert [len(made["tokens"]) for made in rollout_lines(credited, Renderer(None, frozenset()))] == [9, 9, 8]
+
+
+def test_the_loss_of_turns_with_a_reply_between_is_that_of_a_hand_made_mask() -> None:
+    """Independent formula: plain log-softmax over each whole segment, token by token, nothing packed or shared."""
+    model = Bigram(vocabulary=80)
+    rollouts = (episode([2, 1]), episode([1, 2], splits=True), episode([2, 2]))
+    graded = Group(Example("e", ()), rollouts, (Grade(0.0), Grade(1.0), Grade(0.5)))
+    rows = credit(stage(), [graded]).rows
+    advantages = {0: -1.0, 1: 1.0, 2: 0.0}
+    places = {0: [[3, 4, 7]], 1: [[3], [6, 7]], 2: [[3, 4, 7, 8]]}
+    total, count = torch.zeros(()), 0
+    for number, rollout in enumerate(rollouts):
+        for segment, sampled in zip(rollout.segments, places[number], strict=True):
+            tokens = torch.tensor(segment.tokens)
+            logprobs = model.lm_head(model.embedding[tokens]).log_softmax(-1)
+            for place in sampled:
+                chosen = logprobs[place - 1, tokens[place]]
+                weight = (chosen.detach() + 0.5).exp().clamp(max=2.0)
+                total = total - advantages[number] * weight * (chosen - chosen.detach()).exp()
+                count += 1
+    (total / count).backward()
+    expected = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+    for budget in (1, 12, 1000):
+        engine = Engine(Bigram(vocabulary=80), Optim(max_grad_norm=1e9), 1, budget)
+        result = engine.step(rows, PolicyGradient(normalizer="token"))
+        assert result.loss == pytest.approx(float(total.detach() / count), rel=1e-5)
+        assert result.grad_norm == pytest.approx(float(torch.cat([g.flatten() for g in expected]).norm()), rel=1e-5)

@@ -118,3 +118,70 @@ def test_a_template_that_refuses_a_conversation_says_so_with_the_roles(tokenizer
         Renderer(refusing, frozenset({END})).prompt(
             [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
         )
+
+
+STRIPPING = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{{ m['content'].split('</think>')[-1] if m['role'] == 'assistant' else m['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""A template of a reasoning model: earlier answers lose their thoughts."""
+
+ASKED = ({"role": "user", "content": "1+1?"},)
+ANSWERED: Message = {"role": "assistant", "content": "<think>hm</think>ask"}
+REPLY: tuple[Message, ...] = ({"role": "tool", "content": "2"},)
+
+
+def encode(tokenizer: Any, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def test_an_extension_keeps_the_sampled_tokens_and_adds_what_the_template_writes_after_them() -> None:
+    """The model may have made its text of other tokens than the tokenizer would: they stay."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["hm"])
+    renderer = Renderer(tokenizer, frozenset({END}))
+    pieces = [*tokenizer.convert_tokens_to_ids(["h", "m"]), END]
+    assert encode(tokenizer, "hm") != tuple(pieces[:2]), "the tokenizer itself would make one token of it"
+    turn: Message = {"role": "assistant", "content": "hm"}
+    seen = (*renderer.prompt(ASKED), *pieces)
+    extended = renderer.extend(seen, ASKED, turn, REPLY)
+    assert extended is not None and extended[: len(seen)] == seen
+    assert tokenizer.decode(extended[len(seen) :]) == "\n<|im_start|>tool\n2<|im_end|>\n<|im_start|>assistant\n"
+    again = (*extended, *pieces)
+    further = renderer.extend(again, (*ASKED, turn, *REPLY), turn, REPLY)
+    assert further is not None and further[: len(again)] == again, "any number of turns"
+
+
+def test_no_extension_where_the_template_strips_thoughts(tokenizer: Any) -> None:
+    stripping = tiny_tokenizer()
+    stripping.chat_template = STRIPPING
+    renderer = Renderer(stripping, frozenset({END}))
+    seen = (*renderer.prompt(ASKED), *encode(tokenizer, ANSWERED["content"]), END)
+    assert renderer.extend(seen, ASKED, ANSWERED, REPLY) is None
+    assert Renderer(tokenizer, frozenset({END})).extend(seen, ASKED, ANSWERED, REPLY) is not None
+    plain: Message = {"role": "assistant", "content": "ask"}
+    seen = (*renderer.prompt(ASKED), *encode(tokenizer, "ask"), END)
+    assert renderer.extend(seen, ASKED, plain, REPLY) is not None, "without thoughts nothing is rewritten"
+
+
+def test_no_extension_where_the_turn_does_not_end_as_the_template_ends_it(tokenizer: Any) -> None:
+    """It was cut off, or the model ended it with another of its stop tokens."""
+    renderer = Renderer(tokenizer, frozenset({0, END}))
+    turn: Message = {"role": "assistant", "content": "ab"}
+    seen = (*renderer.prompt(ASKED), *encode(tokenizer, "ab"))
+    assert renderer.extend(seen, ASKED, turn, REPLY) is None
+    assert renderer.extend((*seen, 0), ASKED, turn, REPLY) is None
+    assert renderer.extend((*seen, END), ASKED, turn, REPLY) is not None
+    trimming = tiny_tokenizer()
+    trimming.chat_template = tokenizer.chat_template.replace("message['content']", "message['content'] | trim")
+    turn = {"role": "assistant", "content": " ab"}
+    seen = (*renderer.prompt(ASKED), *encode(tokenizer, " ab"), END)
+    assert Renderer(trimming, frozenset({END})).extend(seen, ASKED, turn, REPLY) is None
+
+
+def test_a_template_without_tool_turns_is_refused_with_the_setting_that_helps() -> None:
+    refusing = tiny_tokenizer()
+    refusing.chat_template = "{{ raise_exception('unknown role') }}"
+    with pytest.raises(DataError, match=r"env\.reply_role: user"):
+        Renderer(refusing, frozenset({END})).prompt([*ASKED, *REPLY])

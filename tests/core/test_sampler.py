@@ -193,3 +193,13 @@ def test_progress_counts_up_to_what_was_made(loaded: Loaded) -> None:
     sampler = LocalSampler(loaded.model, frozenset(), max_rows=4)
     segments = asyncio.run(sampler.sample(requests_of(8), Params(6), told.append))
     assert told == sorted(told) and told[-1] == sum(segment.sampled for segment in segments) == 48
+
+
+def test_a_request_may_have_a_lower_limit_than_its_neighbours_and_changes_nothing_for_them(loaded: Loaded) -> None:
+    requests = requests_of(12)
+    free = run(loaded, requests)
+    limits = [None, 1, 3, 24, 30, *[2] * 7]
+    limited = run(loaded, [Request(one.prompt, one.key, limit) for one, limit in zip(requests, limits, strict=True)])
+    for one, other, limit in zip(limited, free, limits, strict=True):
+        assert made(one) == made(other)[: limit or 24]
+        assert one.logprobs == pytest.approx(other.logprobs[: len(one.tokens)], abs=1e-4)

@@ -128,7 +128,7 @@ def test_a_multi_survives_being_written_and_read() -> None:
     grader = {"type": "multi", "graders": GRADERS, "calculate_output": "right * short", "name": "both"}
     read = parse({"model": "m", "stages": [{"type": "rft", "data": {"path": "a"}, "grader": grader}]})
     assert parse(yaml.safe_load(dump(read))) == read
-    with GraderPool(read.stages[0].grader) as pool:  # type: ignore[union-attr]
+    with GraderPool(read.stages[0].grader) as pool:  # type: ignore[union-attr,arg-type]
         assert pool.name == "both"
 
 

@@ -1,6 +1,7 @@
-"""Kill a tiny run again and again: `python -m tests.runs.harness FOLDER EVERY` prints one JSON line a kill point.
+"""Kill a tiny run again and again: `python -m tests.runs.harness FOLDER EVERY RECIPE` prints a line a kill point.
 
-EVERY thins the kinds of change to the disk at which it kills: 1 takes all of them.
+EVERY thins the kinds of change to the disk at which it kills: 1 takes all of them. RECIPE is `whole`, or `turns` for
+a run in an environment, at the points that only such a run has.
 
 It is a process of its own, which has imported everything and started no threads, so that it can fork: each
 child runs the pipeline and sends itself SIGKILL at a chosen point; the next goes on with the directory.
@@ -171,11 +172,35 @@ def choose(seen: list[str], every: int) -> list[Point]:
     return [at(index, seen[index]) for index in sorted(chosen)]
 
 
-def main(folder: Path, every: int) -> None:
+def points_of_whole(seen: list[str], every: int) -> list[Point]:
+    """All over a run, and inside of its writes."""
+    points = choose(seen, every)
+    points += [torn("append", "metrics", count, share) for count, share in ((0, 0.0), (4, 0.5), (8, 0.99))]
+    points += [torn("append", "events", count, 0.7) for count in (0, 5, 12)]
+    points += [torn("append", "journal", count, share) for count, share in ((0, 0.4), (2, 0.7), (4, 0.1))]
+    points += [torn("write_text", part, 0, 0.5) for part in ("rollouts", "evals", "summary")]
+    points += [between_files(count) for count in (0, 7, 9, 20, 31)]
+    points += [too_big(limit) for limit in (0, 400, 20_000, 60_000)]
+    return points + [with_workers(len(seen) * share // 8) for share in (3, 6)]
+
+
+def points_of_turns(seen: list[str], every: int) -> list[Point]:
+    """While turns are sampled, and inside the journal of episodes, some of them noted and some not."""
+    sampling = [index for index, what in enumerate(seen) if what == "progress sample"]
+    points = [at(sampling[len(sampling) * share // 8], "progress sample") for share in (1, 3, 5, 7)]
+    points += [at(index, what) for index, what in enumerate(seen) if "+env" in what][:: 2 * every]
+    points += [torn("append", "+env", count, share) for count, share in ((0, 0.5), (1, 0.8), (2, 0.2))]
+    return [*points, with_workers(len(seen) // 2)]
+
+
+PLANS = {"whole": points_of_whole, "turns": points_of_turns}
+
+
+def main(folder: Path, every: int, plan: str) -> None:
     """Print a line for the undisturbed run, then one for each kill point."""
     one_thread()
     world = World(folder / "world")
-    recipe = world.whole()
+    recipe = {"whole": world.whole, "turns": world.turns}[plan]()
     log = folder / "log"
 
     def start(run: Path) -> None:
@@ -210,15 +235,7 @@ def main(folder: Path, every: int) -> None:
     expected = bits(undisturbed)
     print(json.dumps({"changes": len(seen), "kinds": len(set(seen))}), flush=True)
 
-    points = choose(seen, every)
-    points += [torn("append", "metrics", count, share) for count, share in ((0, 0.0), (4, 0.5), (8, 0.99))]
-    points += [torn("append", "events", count, 0.7) for count in (0, 5, 12)]
-    points += [torn("append", "journal", count, share) for count, share in ((0, 0.4), (2, 0.7), (4, 0.1))]
-    points += [torn("write_text", part, 0, 0.5) for part in ("rollouts", "evals", "summary")]
-    points += [between_files(count) for count in (0, 7, 9, 20, 31)]
-    points += [too_big(limit) for limit in (0, 400, 20_000, 60_000)]
-    points += [with_workers(len(seen) * share // 8) for share in (3, 6)]
-    for number, point in enumerate(points):
+    for number, point in enumerate(PLANS[plan](seen, every)):
         run = folder / f"run-{number}"
         status, said = child(start, run, point)
         statuses = [status]
@@ -232,4 +249,4 @@ def main(folder: Path, every: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -15,11 +15,13 @@ import torch
 
 from sharpen.config.load import parse
 from sharpen.config.recipe import Recipe
+from sharpen.envs.base import Step
+from sharpen.envs.pool import Call, Host
 from sharpen.errors import SharpenError
 from sharpen.runs import statistics
 from sharpen.runs.store import read_lines
-from sharpen.stages import evaluate, rft
-from sharpen.types import Example, Grade, Sample
+from sharpen.stages import environment, evaluate, rft
+from sharpen.types import ENVIRONMENT_ERROR, Example, Fault, Grade, Sample
 from tests.tiny import tiny_model
 
 Row = dict[str, Any]
@@ -105,6 +107,12 @@ class World:
             evals=[self.eval_config()],
         )
 
+    def turns(self) -> Recipe:
+        """RFT, validation and an evaluation in an environment, whose answers go into the journal."""
+        env = {"type": "plugin", "use": "tests.stages.episodes:Count"}
+        stage = self.rft_stage(env=env, grader=None, steps=3, save_every=1, validation=self.rft_validation)
+        return self.recipe(stage, evals=[self.eval_config(env=env, grader=None)])
+
 
 PLUGIN = {"type": "plugin", "use": "tests.runs.lab:letters"}
 
@@ -127,7 +135,8 @@ class Here:
         return [self._grade(example, sample) for example, sample in pairs]
 
     def _grade(self, example: Example, sample: Sample) -> Grade:
-        returned = self._function({"output_text": sample.text, "finish": sample.finish}, dict(example.item))
+        seen = {"output_text": sample.text, "finish": sample.finish, **sample.turns()}
+        returned = self._function(seen, dict(example.item))
         return returned if isinstance(returned, Grade) else Grade(returned)
 
     async def start(self) -> None:
@@ -143,13 +152,40 @@ class Here:
     def __exit__(self, *_: object) -> None: ...
 
 
+class EnvHere:
+    """In the place of EnvPool: the environment in this process."""
+
+    def __init__(self, config: Any, *, workers: int | None = None) -> None:
+        self.config = config
+        self.max_turns: int = config.max_turns
+        self._host = Host(config.build())
+
+    async def answer(self, calls: Sequence[Call]) -> list[Step | Fault]:
+        return [await self._answer(call) for call in calls]
+
+    async def _answer(self, call: Call) -> Step | Fault:
+        try:
+            return await self._host.answer(call)
+        except Exception as error:
+            return Fault(ENVIRONMENT_ERROR, f"{type(error).__name__}: {error}")
+
+    async def start(self) -> None:
+        """Nothing to start."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
 @contextmanager
 def quick(function: Callable[[dict[str, Any], dict[str, Any]], float | Grade] = letters) -> Iterator[None]:
-    """Grade in this process with `function`, and draw few bootstrap samples."""
+    """Grade in this process with `function`, environments here too, and draw few bootstrap samples."""
     pool = type("Pool", (Here,), {"function": staticmethod(function)})
     with (
         mock.patch.object(rft, "GraderPool", pool),
         mock.patch.object(evaluate, "GraderPool", pool),
+        mock.patch.object(environment, "EnvPool", EnvHere),
         mock.patch.object(statistics, "RESAMPLES", 40),
     ):
         yield

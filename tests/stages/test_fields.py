@@ -9,26 +9,36 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 
 from sharpen.config.algorithms import KL, Algorithm
+from sharpen.config.envs import PluginEnv, Tools
 from sharpen.config.optim import Optim
 from sharpen.config.recipe import Eval, Recipe
 from sharpen.config.stages import RFT, SFT, EarlyStopping, Sampling
 from sharpen.errors import SharpenError
 from sharpen.graders.base import grader_fault
+from sharpen.rollout.base import Request
+from sharpen.rollout.fake import FakeSampler
+from sharpen.rollout.local import LocalSampler
 from sharpen.runs.store import read_lines
-from sharpen.stages import pipeline
+from sharpen.stages import pipeline, rft
 from sharpen.types import Grade
 from tests.runs.lab import PLUGIN, World, bits, events, labelled, letters, prompts, quick
-from tests.tiny import tiny_model
+from tests.stages.episodes import Count
+from tests.tiny import tiny_model, tiny_tokenizer
 
-MODELS = (Recipe, SFT, RFT, EarlyStopping, Sampling, Optim, Algorithm, KL, Eval)
+MODELS = (Recipe, SFT, RFT, EarlyStopping, Sampling, Optim, Algorithm, KL, Eval, Tools, PluginEnv)
 
 EXCLUDED = {
     "SFT.type": "chooses the class; `Recipe.stages` has a case",
+    "Tools.type": "chooses the class; `RFT.env` has a case",
+    "PluginEnv.type": "chooses the class; `RFT.env` has a case",
+    "PluginEnv.time_limit": "kills a worker: tests/envs/test_pool.py",
+    "Tools.time_limit": "kills a worker: tests/envs/test_pool.py",
     "RFT.type": "chooses the class; `Recipe.stages` has a case",
     "Recipe.threads": "has a test of its own below: two threads must not be started in a process that forks",
 }
@@ -49,6 +59,8 @@ def inline(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"type": "inline", "rows": rows}
 
 
+HERE = "tests.stages.test_fields"
+COUNT = {"type": "plugin", "use": "tests.stages.episodes:Count"}
 SECOND_MODEL = "another model"
 STEEP = {"lr": 0.03, "warmup_ratio": 0.0}
 TWICE = {"num_iterations": 4}
@@ -86,6 +98,7 @@ CASES: dict[str, Case] = {
     "RFT.final": Case("last", "best", {"validation": inline(prompts("three", 3)), **WORSE}),
     "RFT.tokens_per_microbatch": Case(4096, 40),
     "RFT.grader": Case(PLUGIN, {**PLUGIN, "use": "tests.stages.test_fields:digits"}),
+    "RFT.env": Case(COUNT, {"type": "tools"}),
     "RFT.algorithm": Case({"preset": "dapo", **TWICE}, {"preset": "grpo", **TWICE}),
     "RFT.prompts_per_step": Case(2, 3),
     "RFT.group_size": Case(3, 4),
@@ -127,10 +140,43 @@ CASES: dict[str, Case] = {
     "Eval.name": Case("one", "two"),
     "Eval.data": Case(inline(prompts("one", 4)), inline(prompts("two", 4))),
     "Eval.grader": Case(PLUGIN, {**PLUGIN, "use": "tests.stages.test_fields:digits"}),
+    "Eval.env": Case(None, COUNT),
     "Eval.max_tokens": Case(8, 7),
     "Eval.samples": Case(1, 2),
     "Eval.temperature": Case(1.0, 0.9),
+    "Tools.max_turns": Case(1, 2),
+    "Tools.use": Case("calculator", f"{HERE}:echo"),
+    "Tools.announce": Case(True, False),
+    "Tools.reply_role": Case("tool", "user"),
+    "Tools.max_reply": Case(1000, 5),
+    "PluginEnv.max_turns": Case(1, 2),
+    "PluginEnv.use": Case(COUNT["use"], f"{HERE}:shouting"),
+    "PluginEnv.args": Case({}, {"opening": "Count."}),
 }
+
+
+def echo(text: str) -> str:
+    """Another tool than the calculator."""
+    return text
+
+
+def shouting() -> Count:
+    """Another environment."""
+    return Count(opening="HEY")
+
+
+class Caller(FakeSampler):
+    """In the place of LocalSampler: says what a model that knows of tools would, then that it is done."""
+
+    def __init__(self, model: Any, stop: frozenset[int]) -> None:
+        tokenizer = tiny_tokenizer()
+        call = '<tool_call>{"name": "calculator", "arguments": {"expression": "10000 * 10000"}}</tool_call>'
+
+        def answer(request: Request) -> list[int]:
+            text = call if request.key[-1] == 0 else "well"
+            return [*tokenizer(text, add_special_tokens=False)["input_ids"], *stop]
+
+        super().__init__(answer)
 
 
 def digits(sample: dict[str, Any], item: dict[str, Any]) -> float:
@@ -164,13 +210,13 @@ def build(world: World, owner: str, name: str, value: Any, around: dict[str, Any
     """A recipe with one field set, and the grader's config."""
     stage_around = {key: around[key] for key in around if key != "num_iterations"}
     algorithm = {"preset": "dapo", **{key: around[key] for key in around if key == "num_iterations"}}
-    sft, rft = world.sft_stage(), world.rft_stage(steps=3, algorithm=algorithm)
+    sft, rl = world.sft_stage(), world.rft_stage(steps=3, algorithm=algorithm)
     evaluation, settings, grader = world.eval_config(), {}, PLUGIN
     stages: list[dict[str, Any]] = []
     evals: list[dict[str, Any]] = []
     match owner:
         case "Recipe" if name == "stages":
-            stages = [{"sft": sft, "rft": rft}[value]]
+            stages = [{"sft": sft, "rft": rl}[value]]
         case "Recipe" if name == "evals":
             evals = [evaluation] * value
         case "Recipe":
@@ -184,15 +230,18 @@ def build(world: World, owner: str, name: str, value: Any, around: dict[str, Any
         case "Optim":
             stages = [{**sft, "optim": {"lr": 1e-3, name: value}}]
         case "RFT":
-            stages = [{**rft, **stage_around, name: value}]
+            stages = [{**rl, **stage_around, name: value}]
             grader = stages[0]["grader"]
         case "Sampling":
-            stages = [{**rft, "sampling": {"max_tokens": 8, name: value}}]
+            stages = [{**rl, "sampling": {"max_tokens": 8, name: value}}]
         case "Algorithm":
-            stages = [{**rft, **stage_around, "algorithm": {**algorithm, name: value}}]
+            stages = [{**rl, **stage_around, "algorithm": {**algorithm, name: value}}]
         case "KL":
             kl = {"coef": 1.0, name: value}
-            stages = [{**rft, "optim": STEEP, "algorithm": {**algorithm, "kl": kl, **TWICE}}]
+            stages = [{**rl, "optim": STEEP, "algorithm": {**algorithm, "kl": kl, **TWICE}}]
+        case "Tools" | "PluginEnv":
+            env = {**({"type": "tools"} if owner == "Tools" else COUNT), name: value}
+            stages = [{**rl, "steps": 1, "env": env, "sampling": {"max_tokens": 200}}]
         case "Eval":
             evals = [{**evaluation, name: value}]
             grader = evals[0]["grader"]
@@ -204,7 +253,8 @@ def outcome(world: World, run: Path, key: str, value: Any, case: Case) -> dict[s
     owner, _, name = key.partition(".")
     recipe, grader = build(world, owner, name, value, case.around)
     error = ""
-    with quick(graders(grader, case.faulty)):
+    sampler = Caller if owner in ("Tools", "PluginEnv") else LocalSampler
+    with quick(graders(grader, case.faulty)), mock.patch.object(rft, "LocalSampler", sampler):
         try:
             pipeline.run(recipe, run, base=world.folder)
         except SharpenError as raised:

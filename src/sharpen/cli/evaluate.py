@@ -16,8 +16,9 @@ def arguments(parser: ArgumentParser) -> None:
     """What `sharpen eval` is told."""
     parser.add_argument("model", metavar="MODEL", help="an alias, a folder such as runs/X/models/rft, or a hub id")
     parser.add_argument("--data", required=True, help="a JSONL file, or a source as in a recipe: '{type: ...}'")
+    parser.add_argument("--grader", help="a type such as math, a YAML file, or a grader as in a recipe: '{type: ...}'")
     parser.add_argument(
-        "--grader", required=True, help="a type such as math, a YAML file, or a grader as in a recipe: '{type: ...}'"
+        "--env", help="what answers the model's turns: tools, a YAML file, or an environment as in a recipe"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep the answers, item by item, in this folder")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N problems")
@@ -44,6 +45,7 @@ def evaluate(options: Namespace) -> int:
             spec.data,
             spec.grader,
             options.out,
+            env=spec.env,
             base=Path.cwd(),
             max_tokens=spec.max_tokens,
             samples=spec.samples,
@@ -68,7 +70,8 @@ def described(options: Namespace) -> Eval:
     values = {
         "name": "eval",
         "data": data,
-        "grader": _grader(options.grader),
+        "grader": _typed(options.grader, "--grader"),
+        "env": _typed(options.env, "--env"),
         "max_tokens": options.max_tokens,
         "samples": options.samples,
         "temperature": options.temperature,
@@ -81,17 +84,20 @@ def described(options: Namespace) -> Eval:
         raise explain(error, Eval) from error
 
 
-def _grader(text: str) -> dict[str, Any]:
-    """A grader out of `math`, `grader.yaml` or `{type: math}`."""
+def _typed(text: str | None, option: str) -> dict[str, Any] | None:
+    """A config out of its type (`math`), a file (`grader.yaml`) or YAML (`{type: math}`)."""
+    if text is None:
+        return None
     path = Path(text)
     if _inline(text):
-        return _mapping(text, "--grader")
+        return _mapping(text, option)
     if path.suffix not in (".yaml", ".yml", ".json"):
         return {"type": text}
     try:
         return _mapping(path.read_text(encoding="utf-8"), text)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("cannot read the grader", value=text, remedy="Check the path of --grader") from error
+        what = {"--grader": "grader", "--env": "environment"}[option]
+        raise ConfigError(f"cannot read the {what}", value=text, remedy=f"Check the path of {option}") from error
 
 
 def _limit(data: dict[str, Any], limit: int) -> None:

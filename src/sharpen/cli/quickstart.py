@@ -68,6 +68,7 @@ def _plan(recipe: Recipe, base: Path) -> str:
         if stage.type == "sft":
             what = f"fine-tuning on {predict.rows(stage.data, base)} labelled examples"
         else:
+            assert stage.grader is not None
             what = (
                 f"reinforcement: {stage.steps} steps of {stage.prompts_per_step} prompts, {stage.group_size} "
                 f"attempts each, graded by a program ({stage.grader.type}); no labels"
@@ -107,6 +108,7 @@ def _next(recipe: Recipe, folder: Path) -> str:
     ]
     if recipe.evals and recipe.stages:
         held_out = recipe.evals[0]
+        assert held_out.grader is not None
         data, grader = (
             json.dumps({"type": part.type, **part.model_dump(mode="json", exclude_defaults=True)}, ensure_ascii=False)
             for part in (held_out.data, held_out.grader)

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from sharpen.config.base import Config
 from sharpen.config.data import Data
+from sharpen.config.envs import Env, check_reward
 from sharpen.config.graders import Grader
 from sharpen.config.stages import AnyStage, Count, Name
 
@@ -21,17 +22,26 @@ class Eval(Config):
     data: Data
     """Held-out rows."""
 
-    grader: Grader
-    """What scores the answers; a score of 1 or more counts as correct."""
+    grader: Grader | None = None
+    """What scores the answers; a score of 1 or more counts as correct. May be left out only where an
+    environment gives the reward."""
+
+    env: Env | None = None
+    """What answers the model's turns; without one, an attempt is a single answer."""
 
     max_tokens: Count = 128
-    """The longest answer, in tokens."""
+    """The longest answer, in tokens; in an environment, all of the model's turns together."""
 
     samples: Annotated[int, Field(ge=0)] = 0
     """Besides the greedy answer, so many drawn at `temperature`, for avg@k and pass@k."""
 
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """For the drawn answers."""
+
+    @model_validator(mode="after")
+    def _something_rewards(self) -> Self:
+        check_reward(self.grader, self.env)
+        return self
 
 
 def _listed(value: Any) -> Any:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from sharpen.config.algorithms import Algorithm
 from sharpen.config.base import Config
 from sharpen.config.data import Data
+from sharpen.config.envs import Env, check_reward
 from sharpen.config.graders import Grader
 from sharpen.config.optim import Optim
 
@@ -29,7 +30,7 @@ class Sampling(Config):
     """Logits are divided by it, in sampler and trainer alike."""
 
     max_tokens: Count = 128
-    """The longest completion, in tokens."""
+    """The longest completion, in tokens; in an environment, all of the model's turns together."""
 
     top_k: Annotated[int, Field(ge=2)] | None = None
     """Draw from the so many likeliest tokens only."""
@@ -115,8 +116,11 @@ class RFT(Stage):
     name: Name = "rft"
     """Names the stage's folder and model."""
 
-    grader: Grader
-    """What scores the completions."""
+    grader: Grader | None = None
+    """What scores the completions. May be left out only where an environment gives the reward."""
+
+    env: Env | None = None
+    """What answers the model's turns; without one, an attempt is a single answer."""
 
     algorithm: Algorithm = Algorithm.model_validate({})
     """How scores become a loss."""
@@ -138,6 +142,13 @@ class RFT(Stage):
 
     max_fault_steps: Count = 3
     """Steps running with any grader fault after which the run pauses."""
+
+    @model_validator(mode="after")
+    def _something_rewards(self) -> Self:
+        check_reward(self.grader, self.env)
+        if self.env and self.algorithm.max_lag:
+            raise ValueError("an environment's episodes cannot wait for a later step; set algorithm.max_lag: 0")
+        return self
 
 
 AnyStage = Annotated[SFT | RFT, Field(discriminator="type")]

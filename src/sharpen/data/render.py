@@ -26,6 +26,23 @@ class Renderer:
         """The prompt tokens of an example."""
         return self.prompt(example.messages)
 
+    def extend(
+        self, tokens: tuple[int, ...], said: Sequence[Message], turn: Message, replies: Sequence[Message]
+    ) -> tuple[int, ...] | None:
+        """The tokens after which the assistant speaks again, beginning with the very `tokens` it has seen and made.
+
+        `tokens` are a rendering of the messages `said` and, sampled after it, the assistant's `turn` with the token
+        that ended it; `replies` follow. Returns None where no such tokens are what the template would write: it
+        rewrites earlier turns (as those do that strip thoughts), or ends a turn otherwise than the model did.
+        """
+        opening = self._template(said, ask=True)
+        whole = self._template([*said, turn, *replies], ask=True)
+        end = str(self.tokenizer.decode(tokens[-1:], skip_special_tokens=False))
+        kept = f"{opening}{turn['content']}{end}"
+        if tokens[-1] not in self.stop or not whole.startswith(kept):
+            return None
+        return (*tokens, *self._encode(whole[len(kept) :]))
+
     def labelled(self, row: Labelled, max_length: int) -> Row:
         """A trainer's row: the trained turns and the token that ends each are masked in, all else out.
 
@@ -85,10 +102,11 @@ class Renderer:
             return str(self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=ask, tokenize=False))
         except Exception as error:  # a foreign boundary: templates are programs of the model's folder
             roles = [message["role"] for message in messages]
+            order = "Give the turns in the order and with the roles that the model knows"
             raise DataError(
                 f"the model's chat template refuses the conversation: {error}",
                 value=roles,
-                remedy="Give the turns in the order and with the roles that the model knows",
+                remedy=f"{order} (env.reply_role: user, where it knows no tool turns)" if "tool" in roles else order,
             ) from error
 
     def _encode(self, text: str) -> tuple[int, ...]:

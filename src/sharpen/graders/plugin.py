@@ -26,9 +26,10 @@ class PluginGrader:
         self._function = load(config.use) if function is None else function
 
     async def grade(self, example: Example, sample: Sample) -> Grade:
-        """Call the function with `{"output_text", "finish"}` and the item's fields."""
+        """Call the function with `{"output_text", "finish"}`, the episode's turns if any, and the item's fields."""
         try:
-            returned = self._function({"output_text": sample.text, "finish": sample.finish}, dict(example.item))
+            seen = {"output_text": sample.text, "finish": sample.finish, **sample.turns()}
+            returned = self._function(seen, dict(example.item))
             if inspect.isawaitable(returned):
                 returned = await returned
         except (Exception, SystemExit) as error:

@@ -24,7 +24,7 @@ def render(template: str, example: Example, sample: Sample) -> str:
 
     Raises InvalidVariable for an unknown or empty (null) variable.
     """
-    variables = {"item": example.item, "sample": {"output_text": sample.text}}
+    variables = {"item": example.item, "sample": {"output_text": sample.text, **sample.turns()}}
     return PLACEHOLDER.sub(lambda found: _text(_look_up(found[1].strip(), variables)), template)
 
 

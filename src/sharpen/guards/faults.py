@@ -1,4 +1,4 @@
-"""When a failing grader must stop the run instead of starving it."""
+"""When a failing grader or environment must stop the run instead of starving it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sharpen.types import Grade
+from sharpen.types import ENVIRONMENT_ERROR, Fault, Grade
 
 
 @dataclass
 class FaultGuard:
-    """Watches the share of rollouts that the *grader* failed on, step by step."""
+    """Watches the share of rollouts that the *grader* or the environment failed on, step by step."""
 
     max_share: float
     """Of one step's grades."""
@@ -30,10 +30,15 @@ class FaultGuard:
         first = faulty[0].fault
         cause = f"{first.kind}: {first.detail}" if first else "no cause given"
         if len(faulty) > self.max_share * len(grades):
-            return f"the grader failed on {len(faulty)} of {len(grades)} completions of one step ({cause})"
+            return f"the {failed(first)} failed on {len(faulty)} of {len(grades)} completions of one step ({cause})"
         if self.running >= self.max_steps:
-            return f"the grader failed in {self.running} steps running ({cause})"
+            return f"the {failed(first)} failed in {self.running} steps running ({cause})"
         return None
+
+
+def failed(fault: Fault | None) -> str:
+    """Whose fault it was: the grader's, or the environment's."""
+    return "environment" if fault and fault.kind == ENVIRONMENT_ERROR else "grader"
 
 
 def count(grades: Sequence[Grade]) -> dict[str, int]:

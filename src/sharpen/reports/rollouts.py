@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sharpen.reports.markup import Html, folded, join, long_text, tag
+from sharpen.reports.markup import Html, folded, join, tag
 from sharpen.reports.numbers import MISSING, finite, show
 from sharpen.reports.read import Record, Run, fault_of, jsonl, label, text_of
-from sharpen.reports.samples import messages
+from sharpen.reports.samples import messages, said
 
 GROUPS, TRIES, STAGES = 2, 8, 3
 
@@ -53,7 +53,7 @@ def _group(group: Sequence[Record]) -> Html:
             tag("td", show(finite(record, "reward"))),
             tag("td", _signed(finite(record, "advantage")), class_=_side(finite(record, "advantage"))),
             tag("td", _tokens(record)),
-            tag("td", long_text(text_of(record.get("text")), limit=800), _remark(record)),
+            tag("td", said(record, limit=800), _remark(record)),
         )
         for record in group[:TRIES]
     ]
@@ -74,12 +74,12 @@ def _tokens(record: Record) -> str:
 def _remark(record: Record) -> str:
     scores = record.get("scores")
     named = scores if isinstance(scores, Mapping) and len(scores) > 1 else {}
-    said = [
+    parts = [
         *(f"{name} {show(finite(named, name))}" for name in named),
         "cut off at the limit" if record.get("finish") == "length" else "",
         f"fault: {fault_of(record)}" if fault_of(record) else "",
     ]
-    text = " · ".join(part for part in said if part)
+    text = " · ".join(part for part in parts if part)
     return tag("small", text) if text else ""
 
 

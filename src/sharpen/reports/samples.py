@@ -137,7 +137,7 @@ def _answer(answer: Answer) -> Html:
     return tag(
         "div",
         tag("p", *head, grade, class_="who"),
-        long_text(text_of(item.get("text"))),
+        said(item),
         tag("p", " · ".join(_remarks(item)), class_="remarks"),
         class_=f"answer {answer.colour}",
     )
@@ -146,14 +146,29 @@ def _answer(answer: Answer) -> Html:
 def _remarks(item: Record) -> list[str]:
     score = finite(item, "score")
     form = finite(item, "format")
-    said = [
+    parts = [
         f"score {plain(score)}" if score is not None else "not graded",
         "" if form is None else "in form" if form == 1 else "not in form",
         "cut off at the limit" if item.get("finish") == "length" else "",
         f"fault: {fault_of(item)}" if fault_of(item) else "",
         text_of(item.get("explanation"))[:240],
     ]
-    return [part for part in said if part]
+    return [part for part in parts if part]
+
+
+def said(record: Record, limit: int = 1500) -> Html:
+    """What the model answered; where it had several turns, those of its environment as well."""
+    turns = record.get("messages")
+    if not isinstance(turns, list) or len(turns) < 2:
+        return long_text(text_of(record.get("text")), limit=limit)
+    return tag(
+        "div",
+        *(
+            tag("div", tag("small", text_of(at(turn, "role"))), long_text(text_of(at(turn, "content")), limit=limit))
+            for turn in turns
+        ),
+        class_="turns",
+    )
 
 
 def messages(prompt: object) -> Html:

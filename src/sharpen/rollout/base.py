@@ -12,10 +12,14 @@ from sharpen.types import Segment
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One completion to make. Neighbouring requests with the same prompt share its computation."""
+    """One completion to make. Neighbouring requests with the same prompt share its computation.
+
+    `limit` is the most tokens it may have, where that is less than `Params.max_tokens`.
+    """
 
     prompt: tuple[int, ...]
     key: Key
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

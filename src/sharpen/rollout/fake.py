@@ -19,9 +19,13 @@ class FakeSampler:
     async def sample(
         self, requests: Sequence[Request], params: Params, progress: Callable[[int], None] | None = None
     ) -> list[Segment]:
-        """One segment a request, in order, cut at `max_tokens`."""
+        """One segment a request, in order, cut at its limit."""
         self.requests += requests
-        return [self._segment(request, tuple(self.answer(request))[: params.max_tokens]) for request in requests]
+        limits = [min(params.max_tokens, request.limit or params.max_tokens) for request in requests]
+        return [
+            self._segment(request, tuple(self.answer(request))[:limit])
+            for request, limit in zip(requests, limits, strict=True)
+        ]
 
     def _segment(self, request: Request, made: tuple[int, ...]) -> Segment:
         prompt = request.prompt

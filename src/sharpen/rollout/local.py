@@ -59,6 +59,7 @@ class _Batch:
         self.sampler = sampler
         self.requests = requests
         self.params = params
+        self.limits = [request.limit or params.max_tokens for request in requests]
         self.tokens: list[list[int]] = [[] for _ in requests]
         self.logprobs: list[list[float]] = [[] for _ in requests]
         self.supports: list[list[array[int]]] = [[] for _ in requests]
@@ -149,12 +150,12 @@ class _Batch:
             zip(running.tolist(), tokens.tolist(), logprobs.tolist(), strict=True)
         ):
             made = self.tokens[row]
-            stopped = bool(made) and made[-1] in self.sampler.stop
+            stopped = len(made) == self.limits[row] or (bool(made) and made[-1] in self.sampler.stop)
             if not stopped:
                 made.append(token)
                 self.logprobs[row].append(logprob)
                 self.supports[row] += left[place : place + 1]
-            alive.append(not stopped and token not in self.sampler.stop)
+            alive.append(not stopped and token not in self.sampler.stop and len(made) < self.limits[row])
         return torch.tensor(alive)
 
     def _segment(self, row: int) -> Segment:

@@ -124,7 +124,8 @@ class Journal:
     def forget(self, step: int) -> None:
         """Drop the grades of a step that is to be graded anew (keys begin with the step)."""
         self._known = {key: grade for key, grade in self._known.items() if key[0] != step}
-        write_lines(self.path, [{"key": list(key), "grade": grade} for key, grade in self._known.items()])
+        if self.path.exists():
+            write_lines(self.path, [{"key": list(key), "grade": grade} for key, grade in self._known.items()])
 
 
 def append(path: Path, lines: Iterable[Line], *, sync: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 from sharpen.config.stages import RFT
 from sharpen.rl.advantages import group_centered, group_normalized, leave_one_out
@@ -51,9 +52,10 @@ def credit(
 ) -> Credited:
     """Rewards, advantages and the trainer's rows of a step.
 
-    A faulty rollout has no reward and trains nothing. A group without spread keeps its rows: without KL and
-    entropy they have no gradient, but their tokens count in the loss's denominator. `with_reference` fills in the
-    rows' `ref_logprobs`; it is asked only where the algorithm has a KL.
+    All segments of a rollout have its advantage. A faulty rollout has no reward and trains nothing. A group
+    without spread keeps its rows: without KL and entropy they have no gradient, but their tokens count in the
+    loss's denominator. `with_reference` fills in the rows' `ref_logprobs`; it is asked only where the algorithm
+    has a KL.
     """
     algorithm = stage.algorithm
     rows = _rows(groups)
@@ -77,21 +79,35 @@ def credit(
 
 def _rows(groups: Sequence[Group]) -> list[Row]:
     """The segments of the valid rollouts; a group is an atom."""
-    return [
-        _row(place, attempt, segment)
-        for place, group in enumerate(groups)
-        for attempt, (made, rollout) in enumerate(zip(group.grades, group.rollouts, strict=True))
-        if made.score is not None
-        for segment in rollout.segments
-    ]
+    rows: list[Row] = []
+    for place, group in enumerate(groups):
+        valid = [
+            (attempt, segment)
+            for attempt, (made, rollout) in enumerate(zip(group.grades, group.rollouts, strict=True))
+            if made.score is not None
+            for segment in rollout.segments
+        ]
+        shared = _shared([segment for _, segment in valid])
+        rows += [_row(place, attempt, segment, shared) for attempt, segment in valid]
+    return rows
 
 
-def _row(place: int, attempt: int, segment: Segment) -> Row:
+def _shared(segments: Sequence[Segment]) -> int:
+    """How many leading tokens all segments of a group have in common, before any is sampled.
+
+    That is the prompt, unless a chat template rewrites even that, or an environment opened each attempt otherwise.
+    """
+    most = min((segment.mask.index(True) for segment in segments), default=0)
+    alike = (len(set(column)) == 1 for column in zip(*(segment.tokens[:most] for segment in segments), strict=True))
+    return sum(takewhile(bool, alike))
+
+
+def _row(place: int, attempt: int, segment: Segment, shared: int) -> Row:
     return Row(
         tokens=segment.tokens,
         mask=segment.mask,
         atom=str(place),
-        shared=segment.mask.index(True),
+        shared=shared,
         rollout_logprobs=segment.logprobs,
         attempt=attempt,
         support=segment.support,

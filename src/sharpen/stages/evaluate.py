@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from sharpen.config.data import Data
+from sharpen.config.envs import Env
 from sharpen.config.graders import Grader
 from sharpen.config.recipe import Eval
 from sharpen.data.render import Renderer
 from sharpen.data.source import read_examples
 from sharpen.errors import DataError, GraderError
 from sharpen.graders.pool import GraderPool
+from sharpen.guards.faults import failed
 from sharpen.models.load import Loaded, compute_dtype, load
-from sharpen.rollout.base import Params, Request
+from sharpen.rollout.base import Params
+from sharpen.rollout.episodes import Answers, Attempt, make
 from sharpen.rollout.local import LocalSampler
 from sharpen.runs.observer import Observer
 from sharpen.runs.store import write_lines
+from sharpen.stages.environment import environment
+from sharpen.stages.grading import judge
+from sharpen.stages.report import episode
 from sharpen.stages.summary import score
 from sharpen.types import Example, Grade, Rollout
 
@@ -53,10 +60,11 @@ async def evaluate(
 
         return progress
 
-    greedy = await _answers(config, examples, loaded, 0.0, [(0,)], watch(f"{label}, greedy"))
     keys = [(seed, config.name, sample) for sample in range(config.samples)]
-    drawn = await _answers(config, examples, loaded, config.temperature, keys, watch(f"{label}, drawn"))
-    with GraderPool(config.grader) as pool:
+    with environment(config.env) as env:
+        greedy = await _answers(config, examples, loaded, 0.0, [(0,)], env, watch(f"{label}, greedy"))
+        drawn = await _answers(config, examples, loaded, config.temperature, keys, env, watch(f"{label}, drawn"))
+    with GraderPool(config.grader) if config.grader else nullcontext() as pool:
         grades = await _grade(pool, examples, greedy, 1)
         drawn_grades = await _grade(pool, examples, drawn, config.samples)
     lines = []
@@ -65,9 +73,10 @@ async def evaluate(
         lines.append(
             {
                 "id": example.id,
-                "prompt": list(example.messages),
+                "prompt": list(rollout.prompt or example.messages),
                 "answer": _answer(example),
                 "text": rollout.sample.text,
+                **episode(rollout),
                 "finish": rollout.sample.finish,
                 "score": made.score,
                 "correct": _correct(made),
@@ -88,10 +97,11 @@ async def evaluate(
 def standalone(
     model: str,
     data: Data,
-    grader: Grader,
+    grader: Grader | None,
     out: Path | None,
     *,
     base: Path,
+    env: Env | None = None,
     max_tokens: int = 128,
     samples: int = 0,
     temperature: float = 1.0,
@@ -100,7 +110,13 @@ def standalone(
 ) -> dict[str, Any]:
     """Evaluate one model outside a run: its scores with intervals; items go to `out`/eval.jsonl when given."""
     config = Eval(
-        name="eval", data=data, grader=grader, max_tokens=max_tokens, samples=samples, temperature=temperature
+        name="eval",
+        data=data,
+        grader=grader,
+        env=env,
+        max_tokens=max_tokens,
+        samples=samples,
+        temperature=temperature,
     )
     examples = list(read_examples(data, base))
     loaded = load(model, compute_dtype("auto"))
@@ -116,31 +132,33 @@ async def _answers(
     loaded: Loaded,
     temperature: float,
     keys: Sequence[tuple[int | str, ...]],
+    env: Answers | None,
     progress: Progress,
 ) -> list[Rollout]:
     """One answer for each example and key, example by example."""
     renderer = Renderer(loaded.tokenizer, loaded.stop)
     sampler = LocalSampler(loaded.model, loaded.stop)
-    requests = [Request(renderer.example(example), (*key, example.id)) for example in examples for key in keys]
+    attempts = [Attempt(example, (*key, example.id)) for example in examples for key in keys]
     rollouts: list[Rollout] = []
-    for start in range(0, len(requests), sampler.max_rows):
-        progress(start, len(requests))
-        part = requests[start : start + sampler.max_rows]
-        segments = await sampler.sample(part, Params(config.max_tokens, temperature))
-        rollouts += [Rollout((segment,), renderer.sample(segment)) for segment in segments]
-    progress(len(requests), len(requests))
+    for start in range(0, len(attempts), sampler.max_rows):
+        progress(start, len(attempts))
+        part = attempts[start : start + sampler.max_rows]
+        rollouts += await make(part, env, sampler, renderer, Params(config.max_tokens, temperature))
+    progress(len(attempts), len(attempts))
     return rollouts
 
 
-async def _grade(pool: GraderPool, examples: Sequence[Example], rollouts: Sequence[Rollout], each: int) -> list[Grade]:
-    pairs = [(examples[place // each], rollout.sample) for place, rollout in enumerate(rollouts)]
-    grades = await pool.grade_many(pairs)
+async def _grade(
+    pool: GraderPool | None, examples: Sequence[Example], rollouts: Sequence[Rollout], each: int
+) -> list[Grade]:
+    pairs = [(examples[place // each], rollout) for place, rollout in enumerate(rollouts)]
+    grades = await judge(pairs, pool)
     for (example, _), made in zip(pairs, grades, strict=True):
         if made.score is None:
             cause = f"{made.fault.kind}: {made.fault.detail}" if made.fault else "no cause given"
             raise GraderError(
-                f"the grader failed on the held-out item {example.id} ({cause})",
-                remedy="Mend the grader or the item; no score is invented for it",
+                f"the {failed(made.fault)} failed on the held-out item {example.id} ({cause})",
+                remedy="Mend it or the item; no score is invented for it",
             )
     return grades
 

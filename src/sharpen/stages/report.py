@@ -14,7 +14,7 @@ from sharpen.guards.faults import count
 from sharpen.rl.advantages import SPREAD
 from sharpen.stages.credit import Credited, loss_of
 from sharpen.train.engine import StepResult
-from sharpen.types import Grade
+from sharpen.types import Grade, Rollout
 
 
 class Clock:
@@ -60,7 +60,7 @@ def rft_line(
         "clip_fraction": result.get("clip_fraction"),
         "length": {"mean": _mean(lengths), "max": max(lengths), "truncated_share": _mean(truncated)},
         "logprob_gap": gap,
-        "policy_lag": step - min(segment.version for rollout in rollouts for segment in rollout.segments),
+        "policy_lag": step - min((part.version for rollout in rollouts for part in rollout.segments), default=step),
         "faults": count(grades),
         "time": clock.line(),
         "tokens": {
@@ -75,20 +75,20 @@ def rollout_lines(credited: Credited, renderer: Renderer) -> list[dict[str, Any]
     lines = []
     for group, rewards, advantages in zip(credited.groups, credited.rewards, credited.advantages, strict=True):
         for place, (rollout, made) in enumerate(zip(group.rollouts, group.grades, strict=True)):
-            segment = rollout.segments[-1]
             lines.append(
                 {
                     "example": group.example.id,
-                    "prompt": list(group.example.messages),
+                    "prompt": list(rollout.prompt or group.example.messages),
                     "text": rollout.sample.text,
-                    "tokens": [token for token, sampled in zip(segment.tokens, segment.mask, strict=True) if sampled],
+                    **episode(rollout),
+                    "tokens": _sampled(rollout),
                     "finish": rollout.sample.finish,
                     "scores": {"score": made.score, **made.metrics},
                     "explanation": made.explanation,
                     "fault": made.fault.kind if made.fault else None,
                     "reward": rewards[place],
                     "advantage": advantages[place] if advantages else None,
-                    "version": segment.version,
+                    "version": rollout.segments[-1].version if rollout.segments else None,
                 }
             )
     return lines
@@ -98,8 +98,27 @@ def _by_grader(stage: RFT, grades: list[Grade]) -> dict[str, float | None]:
     """The mean score under the grader's name; of a `multi`, also those of its parts."""
     parts = stage.grader.graders if isinstance(stage.grader, Multi) else ()
     valid = [made for made in grades if made.score is not None]
-    whole = {stage.grader.name or stage.grader.type: _mean([made.score for made in valid])}
+    name = (stage.grader.name or stage.grader.type) if stage.grader else "environment"
+    whole = {name: _mean([made.score for made in valid])}
     return whole | {part: _mean([made.metrics[part] for made in valid]) for part in parts}
+
+
+def episode(rollout: Rollout) -> dict[str, Any]:
+    """What a line tells of a rollout in an environment: its turns, the environment's state and reward."""
+    sample = rollout.sample
+    if not (sample.messages or rollout.prompt):
+        return {}
+    return {"messages": list(sample.messages), "env_state": sample.env_state, "env_reward": rollout.reward}
+
+
+def _sampled(rollout: Rollout) -> list[int]:
+    """The tokens that the policy made, over all turns."""
+    return [
+        token
+        for segment in rollout.segments
+        for token, sampled in zip(segment.tokens, segment.mask, strict=True)
+        if sampled
+    ]
 
 
 def _spread(rewards: list[float | None]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -16,17 +17,19 @@ from sharpen.data.source import read_examples
 from sharpen.errors import DataError, GraderError
 from sharpen.graders.pool import GraderPool
 from sharpen.guards.faults import FaultGuard
-from sharpen.rollout.base import Params, Request, Sampler
+from sharpen.rollout.base import Params, Sampler
+from sharpen.rollout.episodes import Answers, Attempt, make
 from sharpen.rollout.local import LocalSampler
 from sharpen.runs.store import Journal, resume_command
 from sharpen.stages import report
 from sharpen.stages.credit import Credited, credit, loss_of
-from sharpen.stages.grading import grade
+from sharpen.stages.environment import Recalled, environment
+from sharpen.stages.grading import grade, judge
 from sharpen.stages.lag import Waiting
 from sharpen.stages.work import Work
 from sharpen.train.engine import Engine, StepResult, score
 from sharpen.train.losses import PolicyGradient
-from sharpen.types import Example, Group, Rollout, Sample
+from sharpen.types import Example, Group
 from sharpen.types import Sequence as Row
 
 GAP_MEAN = 0.02
@@ -52,22 +55,30 @@ async def run(stage: RFT, work: Work) -> None:
     guard = FaultGuard(stage.max_fault_share, stage.max_fault_steps, state.get("running", 0))
     journal = Journal(work.run.path / "journal" / f"{stage.name}.jsonl")
     loss = loss_of(stage)
-    with GraderPool(stage.grader, function=work.functions.get(stage.name)) as pool:
-        await pool.start()
+    with _graders(stage, work) as pool, environment(stage.env) as env:
+        episodes = Recalled(env, Journal(work.run.path / "journal" / f"{stage.name}+env.jsonl")) if env else None
+        if pool:
+            await pool.start()
+        if env:
+            await env.start()
         for step in range(done, stage.steps):
             if work.stopped_early:
                 break
             clock = report.Clock()
             sampler.version = step
-            groups = await waiting.take(step, partial(sample, stage, work, sampler))
+            groups = await waiting.take(step, partial(sample, stage, work, sampler, env=episodes))
+            if episodes:
+                episodes.note()
             clock.lap("sample")
             groups = await grade(groups, pool, journal, step)
             clock.lap("grade")
             grades = [made for group in groups for made in group.grades]
             if cause := guard.check(grades):
                 journal.forget(step)
+                if episodes:
+                    episodes.forget(step)
                 work.pause(step, engine, cause, state)
-                raise GraderError(cause, remedy=f"Mend the grader, then: {resume_command(work.run.path)}")
+                raise GraderError(cause, remedy=f"Mend it, then: {resume_command(work.run.path)}")
             credited = credit(stage, groups, partial(_with_reference, stage, reference, engine))
             if step == 0:
                 _check_gap(stage, work, engine, credited.rows)
@@ -76,11 +87,16 @@ async def run(stage: RFT, work: Work) -> None:
             clock.lap("train")
             line = report.rft_line(stage, credited, results, kl, clock, step)
             if held_out and ((step + 1) % stage.eval_every == 0 or step + 1 == stage.steps):
-                line["validation"] = await _validate(stage, work, sampler, pool, held_out)
+                line["validation"] = await _validate(stage, work, sampler, pool, env, held_out)
             work.run.rollouts(stage.name, step + 1, report.rollout_lines(credited, work.renderer))
             state = {"running": guard.running, "waiting": waiting.state()}
             work.finish_step(step + 1, stage.steps, engine, line, state)
     work.finish(engine)
+
+
+def _graders(stage: RFT, work: Work) -> AbstractContextManager[GraderPool | None]:
+    """The grader's workers; None where the environment gives the reward."""
+    return GraderPool(stage.grader, function=work.functions.get(stage.name)) if stage.grader else nullcontext()
 
 
 def _examples(examples: list[Example], stage: RFT) -> list[Example]:
@@ -95,18 +111,28 @@ def _prompts(stage: RFT, work: Work, examples: list[Example], step: int) -> list
     return [examples[index] for index in chosen]
 
 
-async def sample(stage: RFT, work: Work, sampler: Sampler, examples: Sequence[Example], step: int) -> list[Group]:
-    """A group of completions for each example; random numbers are counted on (seed, stage, step, place, sample)."""
-    requests = [
-        Request(prompt, (work.seed, stage.name, step, place, attempt))
-        for place, prompt in enumerate(work.renderer.example(example) for example in examples)
+async def sample(
+    stage: RFT,
+    work: Work,
+    sampler: Sampler,
+    examples: Sequence[Example],
+    step: int,
+    env: Answers | None = None,
+) -> list[Group]:
+    """A group of rollouts for each example; random numbers are counted on (seed, stage, step, place, sample, turn)."""
+    attempts = [
+        Attempt(example, (work.seed, stage.name, step, place, attempt))
+        for place, example in enumerate(examples)
         for attempt in range(stage.group_size)
     ]
     drawing = stage.sampling
     params = Params(drawing.max_tokens, drawing.temperature, drawing.top_k, drawing.top_p, drawing.min_p)
-    total = len(requests) * params.max_tokens
-    segments = await sampler.sample(requests, params, lambda made: work.run.observer.progress("sample", made, total))
-    rollouts = [Rollout((segment,), work.renderer.sample(segment)) for segment in segments]
+    total = len(attempts) * params.max_tokens
+
+    def progress(made: int) -> None:
+        work.run.observer.progress("sample", made, total)
+
+    rollouts = await make(attempts, env, sampler, work.renderer, params, progress)
     size = stage.group_size
     return [
         Group(example, tuple(rollouts[place * size : (place + 1) * size])) for place, example in enumerate(examples)
@@ -165,13 +191,16 @@ def _kl(stage: RFT, reference: torch.nn.Module, credited: Credited, engine: Engi
 
 
 async def _validate(
-    stage: RFT, work: Work, sampler: Sampler, pool: GraderPool, held_out: list[Example]
+    stage: RFT,
+    work: Work,
+    sampler: Sampler,
+    pool: GraderPool | None,
+    env: Answers | None,
+    held_out: list[Example],
 ) -> dict[str, float]:
     """Mean grade of the greedy answers to the held-out prompts."""
-    requests = [Request(work.renderer.example(example), ()) for example in held_out]
-    segments = await sampler.sample(requests, Params(stage.sampling.max_tokens, 0.0))
-    pairs: list[tuple[Example, Sample]] = [
-        (example, work.renderer.sample(segment)) for example, segment in zip(held_out, segments, strict=True)
-    ]
-    scores = [made.score for made in await pool.grade_many(pairs) if made.score is not None]
+    attempts = [Attempt(example, ()) for example in held_out]
+    rollouts = await make(attempts, env, sampler, work.renderer, Params(stage.sampling.max_tokens, 0.0))
+    grades = await judge(list(zip(held_out, rollouts, strict=True)), pool)
+    scores = [made.score for made in grades if made.score is not None]
     return {"reward": float(np.mean(scores)), "n": len(scores)} if scores else {}
