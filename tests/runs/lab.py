@@ -160,9 +160,9 @@ def events(run: Path, *kinds: str) -> list[Row]:
 def bits(run: Path) -> dict[str, Any]:
     """All that must not depend on how often a run was killed: what is in it, less the times."""
     found: dict[str, Any] = {}
-    for pattern in ("models/*/*", "evals/**/*.jsonl", "rollouts/**/*.jsonl", "stages/*/best/model.safetensors"):
+    for pattern in ("models/**/*", "evals/**/*.jsonl", "rollouts/**/*.jsonl", "stages/*/best/model.safetensors"):
         for path in run.glob(pattern):
-            if path.name != "manifest.json":
+            if path.is_file() and path.name != "manifest.json":
                 found[str(path.relative_to(run))] = path.read_bytes()
     lines = read_lines(run / "metrics.jsonl")
     found["metrics.jsonl"] = [{key: value for key, value in line.items() if key != "time"} for line in lines]

@@ -12,6 +12,9 @@ from sharpen.config.base import Config
 class Optim(Config):
     """AdamW with warm-up, a schedule and gradient clipping."""
 
+    type: Literal["adamw", "adamw_8bit"] = "adamw"
+    """`adamw_8bit` keeps the moments in 8 bits (arXiv:2110.02861), a quarter of their memory; needs bitsandbytes."""
+
     lr: Annotated[float, Field(gt=0)] = 1e-5
     """Peak learning rate."""
 

@@ -61,6 +61,7 @@ class _Head(torch.autograd.Function):
         """d log p(target) / d logits = (onehot(target) − p) / temperature."""
         hidden, weight, targets, normalizer = ctx.saved_tensors
         d_hidden = torch.empty_like(hidden)
+        trained = ctx.needs_input_grad[1]  # not under an adapter: half of this pass is saved
         d_weight: Tensor | None = None
         for start in range(0, len(hidden), CHUNK):
             rows = slice(start, start + CHUNK)
@@ -72,6 +73,7 @@ class _Head(torch.autograd.Function):
             slope = gradients[0][rows, None] / ctx.temperature
             d_logits = probabilities.mul_(-slope / total).scatter_add_(1, targets[rows, None], slope).to(weight.dtype)
             d_hidden[rows] = (d_logits @ weight).to(hidden.dtype)
-            update = d_logits.T @ part
-            d_weight = update if d_weight is None else d_weight.add_(update)
+            if trained:
+                update = d_logits.T @ part
+                d_weight = update if d_weight is None else d_weight.add_(update)
         return d_hidden, d_weight, None, None

@@ -24,7 +24,7 @@ from sharpen.models.load import Loaded, compute_dtype, load
 from sharpen.runs.manifest import verify
 from sharpen.runs.observer import Observer
 from sharpen.runs.store import RunDir, resume_command, write_lines
-from sharpen.stages import rft, sft, summary
+from sharpen.stages import adapting, rft, sft, summary
 from sharpen.stages.evaluate import evaluate
 from sharpen.stages.heldout import HeldOut
 from sharpen.stages.resolve import Resolved, reopen, resolve
@@ -132,6 +132,8 @@ class _Run:
     async def _stage(self, index: int, loaded: Loaded, held_out: HeldOut) -> None:
         stage, run = self.resolved.recipe.stages[index], self.directory
         run.event("stage_started", stage=stage.name, type=stage.type)
+        trains = adapting.prepare(self.resolved.recipe, index, loaded, run.path)
+        run.event("trains", stage=stage.name, message=trains)
         work = Work(run, index, stage, self.resolved.recipe.seed, Path(), loaded, self.stop, held_out, self.functions)
         if isinstance(stage, SFT):
             await sft.run(stage, work)

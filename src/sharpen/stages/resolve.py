@@ -20,7 +20,7 @@ from sharpen.models.load import compute_dtype
 from sharpen.models.load import resolve as resolve_model
 from sharpen.runs.store import write_lines, write_text
 
-PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "reasoning-gym", "math-verify")
+PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy", "reasoning-gym", "math-verify")
 
 
 class Resolved(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,8 +20,9 @@ from sharpen.stages import report
 from sharpen.stages.credit import Credited, credit
 from sharpen.stages.grading import grade
 from sharpen.stages.work import Work
-from sharpen.train.engine import Engine, StepResult, score
+from sharpen.train.engine import Engine, StepResult
 from sharpen.train.losses import PolicyGradient
+from sharpen.train.reference import Reference
 from sharpen.types import Example, Group, Rollout, Sample
 from sharpen.types import Sequence as Row
 
@@ -39,9 +39,9 @@ async def run(stage: RFT, work: Work) -> None:
     """Train on the stage's prompts; publishes the model."""
     examples = _examples(list(read_examples(stage.data, work.base)), stage)
     held_out = work.held_out.examples.get(stage.name, [])
-    reference = copy.deepcopy(work.loaded.model)
     updates = stage.algorithm.num_iterations
-    engine = Engine(work.loaded.model, stage.optim, stage.steps * updates, stage.tokens_per_microbatch)
+    engine = Engine(work.loaded.model, stage.optim, stage.steps * updates, stage.tokens_per_microbatch, work.key)
+    reference = Reference(engine)
     done, state = work.restore(engine)
     sampler = LocalSampler(work.loaded.model, work.loaded.stop)
     guard = FaultGuard(stage.max_fault_share, stage.max_fault_steps, **state)
@@ -65,7 +65,7 @@ async def run(stage: RFT, work: Work) -> None:
             credited = credit(stage, groups)
             if step == 0:
                 _check_gap(stage, work, engine, credited.rows)
-            kl = _kl(stage, reference, credited, engine)
+            kl = _kl(stage, reference, credited)
             results = _learn(stage, engine, loss, credited.rows)
             clock.lap("train")
             line = report.rft_line(stage, credited, results, kl, clock, step)
@@ -137,12 +137,12 @@ def _check_gap(stage: RFT, work: Work, engine: Engine, rows: list[Row]) -> None:
         work.run.event("alert", stage=stage.name, kind="logprob_gap", message=message)
 
 
-def _kl(stage: RFT, reference: torch.nn.Module, credited: Credited, engine: Engine) -> float | None:
+def _kl(stage: RFT, reference: Reference, credited: Credited) -> float | None:
     """KL(policy ‖ stage's start) in nats a token, on the first groups; k3 of http://joschu.net/blog/kl-approx.html."""
     rows = [row for row in credited.rows if int(row.atom) < KL_GROUPS]
     if not rows:
         return None
-    scored = score(reference, rows, engine.tokens_per_microbatch, stage.sampling.temperature)
+    scored = reference.score(rows, stage.sampling.temperature)
     ratios = np.array(
         [
             ref - policy

@@ -1,0 +1,41 @@
+"""The optimisers: AdamW, with moments in float32 or in 8 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sharpen.config.optim import Optim
+from sharpen.errors import ConfigError
+
+
+def build(config: Optim, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
+    """The optimiser that a recipe names. Raises ConfigError when what it needs is not installed."""
+    settings: dict[str, Any] = {
+        "lr": config.lr,
+        "betas": (config.beta1, config.beta2),
+        "weight_decay": config.weight_decay,
+    }
+    if config.type == "adamw":
+        return torch.optim.AdamW(parameters, fused=True, **settings)
+    try:
+        from bitsandbytes.optim import AdamW8bit  # 120 MB that most do without
+    except ImportError as error:
+        raise ConfigError(
+            "the 8-bit optimiser needs bitsandbytes 0.50 or newer, which is not installed",
+            path="optim.type",
+            value=config.type,
+            remedy="Install it (pip install 'sharpen[8bit]'), or choose adamw",
+        ) from error
+    optimizer: torch.optim.Optimizer = AdamW8bit(parameters, **settings)
+    return optimizer
+
+
+def restored(config: Optim, state: dict[str, Tensor]) -> dict[str, Any]:
+    """One parameter's state as the optimiser wants it, from tensors that were saved."""
+    if config.type == "adamw_8bit":
+        return {**state, "step": int(state["step"])}
+    return dict(state)
