@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
 from sharpen.config.base import Config
+
+
+def _preset_or_names(value: Any) -> Any:
+    names = isinstance(value, list | tuple) and value and all(isinstance(name, str) and name for name in value)
+    if names or value in get_args(Preset):
+        return value
+    raise ValueError(f"should be {', '.join(get_args(Preset))}, or a list of layers' names; got {value!r}")
+
+
+Preset = Literal["all-linear", "attention"]
+Targets = Annotated[Preset | tuple[str, ...], BeforeValidator(_preset_or_names)]
 
 
 class Lora(Config):
@@ -29,7 +40,7 @@ class Lora(Config):
     rslora: bool = False
     """Scale by alpha / sqrt(rank), so that high ranks learn as fast as low ones (rsLoRA, arXiv:2312.03732)."""
 
-    targets: Literal["all-linear", "attention"] | tuple[str, ...] = "all-linear"
+    targets: Targets = "all-linear"
     """Layers that get an adapter: `all-linear` (all but the head), `attention`, or names such as [q_proj, v_proj]."""
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sharpen.errors import ModelError
+from sharpen.models.quiet import quiet
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -38,8 +39,8 @@ def attach(model: nn.Module, settings: LoraConfig, seed: int) -> None:
 
     At first the model computes what it did before: B is 0, and DoRA's magnitudes are the weights' own norms.
     """
-    from peft import inject_adapter_in_model  # takes seconds to import
-
+    with quiet():
+        from peft import inject_adapter_in_model  # takes seconds to import
     with seeded(seed):
         inject_adapter_in_model(settings, model, NAME)
     for _, layer in _layers(model):
@@ -71,13 +72,15 @@ def attach_saved(model: nn.Module, folder: Path) -> None:
 
     Raises ModelError when it does not fit the model.
     """
-    from peft import LoraConfig, set_peft_model_state_dict
+    with quiet():
+        from peft import LoraConfig, set_peft_model_state_dict  # takes seconds to import
     from safetensors.torch import load_file
 
     settings = LoraConfig.from_pretrained(str(folder))
     settings.inference_mode = False
     attach(model, settings, 0)
-    state = {name.removeprefix(_PREFIX): tensor for name, tensor in load_file(folder / "adapter_model.safetensors").items()}
+    stored = load_file(folder / "adapter_model.safetensors")
+    state = {name.removeprefix(_PREFIX): tensor for name, tensor in stored.items()}
     found = set_peft_model_state_dict(model, state, adapter_name=NAME)
     if found.unexpected_keys or any(".lora_" in name for name in found.missing_keys):
         raise ModelError("the adapter does not fit the model", value=str(folder), remedy="Start a new adapter")

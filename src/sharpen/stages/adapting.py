@@ -15,6 +15,7 @@ from sharpen.data.order import generator
 from sharpen.errors import ConfigError, ModelError
 from sharpen.models import adapters
 from sharpen.models.load import Loaded, load
+from sharpen.models.quiet import quiet
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -39,8 +40,8 @@ def prepare(recipe: Recipe, index: int, loaded: Loaded, run: Path) -> str:
 
 
 def _settings(trained: Lora, recipe: Recipe, index: int, loaded: Loaded) -> LoraConfig:
-    from peft import LoraConfig  # takes seconds to import
-
+    with quiet():
+        from peft import LoraConfig  # takes seconds to import
     try:
         targets = adapters.target_names(loaded.model, trained.targets)
     except ModelError as error:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sharpen.config.optim import Optim
 from sharpen.errors import ConfigError
+from sharpen.models.quiet import quiet
 
 
 def build(config: Optim, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
@@ -22,7 +23,8 @@ def build(config: Optim, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
     if config.type == "adamw":
         return torch.optim.AdamW(parameters, fused=True, **settings)
     try:
-        from bitsandbytes.optim import AdamW8bit  # 120 MB that most do without
+        with quiet():
+            from bitsandbytes.optim import AdamW8bit  # 120 MB that most do without
     except ImportError as error:
         raise ConfigError(
             "the 8-bit optimiser needs bitsandbytes 0.50 or newer, which is not installed",
