@@ -139,8 +139,17 @@ def test_in_bfloat16_sampler_and_trainer_agree_on_average(tmp_path: Path, kind: 
 @kinds()
 def test_the_adapter_is_float32_over_a_bfloat16_base(tmp_path: Path, kind: dict[str, Any]) -> None:
     loaded = adapted(tmp_path / "base", torch.bfloat16, **kind)
-    types = {("lora_" in name): parameter.dtype for name, parameter in loaded.model.named_parameters()}
-    assert types == {True: torch.float32, False: torch.bfloat16}
+    types = {("lora_" in name, parameter.dtype) for name, parameter in loaded.model.named_parameters()}
+    assert types == {(True, torch.float32), (False, torch.bfloat16)}
+
+
+def test_doras_magnitudes_start_as_the_norms_of_the_rows_unrounded(tmp_path: Path) -> None:
+    """Rounded to bfloat16 they would be off by up to 0.4 %, and the new adapter would not be neutral."""
+    loaded = load(tiny_model(tmp_path / "base"), torch.bfloat16)
+    adapters.attach(loaded.model, settings(loaded.model, use_dora=True), 0)
+    layer = loaded.model.model.layers[0].self_attn.q_proj
+    expected = layer.base_layer.weight.double().pow(2).sum(1).sqrt()
+    torch.testing.assert_close(layer.lora_magnitude_vector["default"].weight.double(), expected, rtol=1e-6, atol=0)
 
 
 @kinds()
@@ -214,7 +223,7 @@ def test_targets_by_preset_and_by_name(tmp_path: Path) -> None:
 
 def test_the_trainable_share_by_hand(tmp_path: Path) -> None:
     loaded = load(tiny_model(tmp_path / "base"), torch.float32)
-    (before,) = {adapters.trainable(loaded.model)[1]}
+    before = adapters.trainable(loaded.model)[1]
     adapters.attach(loaded.model, settings(loaded.model, "attention"), 0)
     # Two layers; hidden size 32, key-value size 16; rank 4: A is (4, in), B is (out, 4).
     expected = 2 * 4 * ((32 + 32) * 2 + (32 + 16) * 2)

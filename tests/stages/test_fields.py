@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from sharpen.config.adapters import Continue, Full, Inherit, Lora
 from sharpen.config.algorithms import Algorithm
 from sharpen.config.optim import Optim
 from sharpen.config.recipe import Eval, Recipe
@@ -25,11 +26,15 @@ from sharpen.types import Grade
 from tests.runs.lab import PLUGIN, World, bits, events, labelled, letters, prompts, quick
 from tests.tiny import tiny_model
 
-MODELS = (Recipe, SFT, RFT, Sampling, Optim, Algorithm, Eval)
+MODELS = (Recipe, SFT, RFT, Sampling, Optim, Lora, Continue, Full, Inherit, Algorithm, Eval)
 
 EXCLUDED = {
     "SFT.type": "chooses the class; `Recipe.stages` has a case",
     "RFT.type": "chooses the class; `Recipe.stages` has a case",
+    "Lora.type": "chooses the class; `SFT.adapter` has a case",
+    "Continue.type": "chooses the class; tests/stages/test_adapters.py has runs with it",
+    "Full.type": "chooses the class; `SFT.adapter` has a case",
+    "Inherit.type": "chooses the class; `Recipe.adapter` has a case",
     "Recipe.threads": "has a test of its own below: two threads must not be started in a process that forks",
 }
 
@@ -57,11 +62,13 @@ CASES: dict[str, Case] = {
     "Recipe.model": Case(None, SECOND_MODEL),
     "Recipe.seed": Case(3, 4),
     "Recipe.dtype": Case("float32", "bfloat16"),
+    "Recipe.adapter": Case(None, "lora"),
     "Recipe.stages": Case("sft", "rft"),
     "Recipe.evals": Case(0, 1),
     "SFT.name": Case("one", "two"),
     "SFT.data": Case(inline(labelled("one", 6)), inline(labelled("two", 6))),
     "SFT.validation": Case(inline(labelled("three", 3)), inline(labelled("four", 3))),
+    "SFT.adapter": Case("none", "lora"),
     "SFT.optim": Case({"lr": 1e-3}, {"lr": 2e-3}),
     "SFT.eval_every": Case(2, 3, {"validation": inline(labelled("three", 3))}),
     "SFT.save_every": Case(2, 3),
@@ -72,6 +79,7 @@ CASES: dict[str, Case] = {
     "RFT.name": Case("one", "two"),
     "RFT.data": Case(inline(prompts("one", 4)), inline(prompts("two", 4))),
     "RFT.validation": Case(inline(prompts("three", 3)), inline(prompts("four", 3))),
+    "RFT.adapter": Case("none", "lora"),
     "RFT.optim": Case({"lr": 1e-3}, {"lr": 2e-3}),
     "RFT.eval_every": Case(2, 3, {"validation": inline(prompts("three", 3))}),
     "RFT.save_every": Case(1, 2),
@@ -86,6 +94,7 @@ CASES: dict[str, Case] = {
     "RFT.max_fault_steps": Case(9, 2, faulty=True, raises="GraderError"),
     "Sampling.temperature": Case(1.0, 0.9),
     "Sampling.max_tokens": Case(8, 7),
+    "Optim.type": Case("adamw", "adamw_8bit"),
     "Optim.lr": Case(1e-3, 2e-3),
     "Optim.schedule": Case("cosine", "linear"),
     "Optim.warmup_ratio": Case(0.1, 0.5),
@@ -93,6 +102,12 @@ CASES: dict[str, Case] = {
     "Optim.beta1": Case(0.9, 0.8),
     "Optim.beta2": Case(0.99, 0.9),
     "Optim.max_grad_norm": Case(1.0, 0.1),
+    "Lora.rank": Case(4, 5),
+    "Lora.alpha": Case(32, 16),
+    "Lora.dropout": Case(0.0, 0.1),
+    "Lora.dora": Case(False, True),
+    "Lora.rslora": Case(False, True),
+    "Lora.targets": Case("all-linear", "attention"),
     "Algorithm.preset": Case("grpo", "dapo"),
     "Algorithm.clip_low": Case(0.2, 0.02, {"optim": STEEP, **TWICE}),
     "Algorithm.clip_high": Case(0.28, 0.02, {"optim": STEEP, **TWICE}),
@@ -149,11 +164,16 @@ def build(world: World, owner: str, name: str, value: Any, around: dict[str, Any
             stages = [{"sft": sft, "rft": rft}[value]]
         case "Recipe" if name == "evals":
             evals = [evaluation] * value
+        case "Recipe" if name == "model":
+            settings = {name: second_model() if value == SECOND_MODEL else world.model}
+            stages = [sft]
         case "Recipe":
-            settings = {name: second_model() if value == SECOND_MODEL else world.model if value is None else value}
+            settings = {name: value}
             stages = [sft]
         case "SFT":
             stages = [{**sft, **stage_around, name: value}]
+        case "Lora":
+            stages = [{**sft, "adapter": {"type": "lora", name: value}}]
         case "Optim":
             stages = [{**sft, "optim": {"lr": 1e-3, name: value}}]
         case "RFT":
