@@ -27,6 +27,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "dora": {"use_dora": True},
     "rsdora": {"use_rslora": True, "use_dora": True},
 }
+EACH_KIND = pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
 TOKENS = tuple(range(5, 45))
 
 
@@ -59,22 +60,20 @@ def plain_logits(model: Any) -> Tensor:
     return logits
 
 
-def kinds() -> Any:
-    return pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-
-
-@kinds()
+@EACH_KIND
 def test_a_new_adapter_changes_nothing_and_freezes_the_base(tmp_path: Path, kind: dict[str, Any]) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         loaded = load(tiny_model(tmp_path / str(dtype), "qwen2"), dtype)
         before = logprobs(loaded.model)
         adapters.attach(loaded.model, settings(loaded.model, **kind), 0)
-        torch.testing.assert_close(logprobs(loaded.model), before, atol=1e-5 if dtype == torch.float32 else 0.05, rtol=0)
+        torch.testing.assert_close(
+            logprobs(loaded.model), before, atol=1e-5 if dtype == torch.float32 else 0.05, rtol=0
+        )
         trained = {name for name, parameter in loaded.model.named_parameters() if parameter.requires_grad}
         assert trained and all("lora_" in name for name in trained)
 
 
-@kinds()
+@EACH_KIND
 def test_merged_logits_are_the_unmerged_ones_and_those_of_peft(tmp_path: Path, kind: dict[str, Any]) -> None:
     """Three ways to the same numbers: our adapter in place, our merge read by transformers, peft on the base."""
     loaded = adapted(tmp_path / "base", **kind)
@@ -107,7 +106,7 @@ def test_merging_for_good_leaves_a_plain_model_that_can_be_trained_as_a_whole(tm
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@kinds()
+@EACH_KIND
 def test_sampler_and_trainer_agree_with_an_adapter_in_place(
     tmp_path: Path, kind: dict[str, Any], architecture: str
 ) -> None:
@@ -120,7 +119,7 @@ def test_sampler_and_trainer_agree_with_an_adapter_in_place(
             assert row.old_logprobs == pytest.approx(segment.logprobs, abs=1e-3)
 
 
-@kinds()
+@EACH_KIND
 def test_in_bfloat16_sampler_and_trainer_agree_on_average(tmp_path: Path, kind: dict[str, Any]) -> None:
     """Decoding packs the bfloat16 weights of the base and leaves the adapter's float32 ones alone."""
     loaded = adapted(tiny_model(tmp_path / "base", initializer_range=0.1), torch.bfloat16, **kind)
@@ -136,7 +135,7 @@ def test_in_bfloat16_sampler_and_trainer_agree_on_average(tmp_path: Path, kind: 
     assert len(gaps) > 150 and sum(gaps) / len(gaps) <= 0.02
 
 
-@kinds()
+@EACH_KIND
 def test_the_adapter_is_float32_over_a_bfloat16_base(tmp_path: Path, kind: dict[str, Any]) -> None:
     loaded = adapted(tmp_path / "base", torch.bfloat16, **kind)
     types = {("lora_" in name, parameter.dtype) for name, parameter in loaded.model.named_parameters()}
@@ -152,7 +151,7 @@ def test_doras_magnitudes_start_as_the_norms_of_the_rows_unrounded(tmp_path: Pat
     torch.testing.assert_close(layer.lora_magnitude_vector["default"].weight.double(), expected, rtol=1e-6, atol=0)
 
 
-@kinds()
+@EACH_KIND
 def test_a_saved_adapter_put_back_on_its_base_computes_the_same_bits(tmp_path: Path, kind: dict[str, Any]) -> None:
     loaded = adapted(tmp_path / "base", **kind)
     adapters.save_adapter(loaded.model, tmp_path / "one")
@@ -189,7 +188,7 @@ def test_the_seed_alone_decides_the_start(tmp_path: Path) -> None:
     assert torch.equal(torch.get_rng_state(), expected), "nothing else of the process depends on the adapter"
 
 
-@kinds()
+@EACH_KIND
 def test_dropout_is_counted_and_only_inside_its_block(tmp_path: Path, kind: dict[str, Any]) -> None:
     loaded = adapted(tmp_path / "base", lora_dropout=0.3, **kind)
     plain = adapted(tmp_path / "base", **kind)

@@ -19,6 +19,7 @@ from sharpen.models import adapters
 from sharpen.models.load import Loaded
 from sharpen.runs.store import read_lines
 from sharpen.stages import pipeline
+from sharpen.stages.evaluate import evaluate
 from sharpen.stages.work import Work
 from tests.runs.lab import World, bits, differences, events
 
@@ -114,7 +115,11 @@ def test_a_checkpoint_holds_the_adapter_and_not_the_base(world: World, tmp_path:
 
 
 def test_the_trained_share_is_told(world: World, tmp_path: Path) -> None:
-    stages = world.sft_stage(adapter=LORA), world.sft_stage(name="more", adapter="continue"), world.sft_stage(name="all")
+    stages = (
+        world.sft_stage(adapter=LORA),
+        world.sft_stage(name="more", adapter="continue"),
+        world.sft_stage(name="all"),
+    )
     pipeline.run(world.recipe(*stages), tmp_path / "run", base=world.folder)
     # One layer; hidden 32, key-value 16, MLP 64: A is (4, in), B is (out, 4).
     trained = 4 * (2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 64))
@@ -190,15 +195,14 @@ def test_a_chain_resumed_at_each_stage_ends_with_the_same_bits(
 def test_what_was_said_before_and_after_a_stage_is_of_the_published_model(world: World, tmp_path: Path) -> None:
     """Evals see the merged weights that are published, not the adapter beside the base."""
     seen: list[bool] = []
-    original = pipeline.evaluate
 
     async def watched(config: Any, examples: Any, loaded: Loaded, *rest: Any) -> Any:
         seen.append(adapters.attached(loaded.model))
-        return await original(config, examples, loaded, *rest)
+        return await evaluate(config, examples, loaded, *rest)
 
     recipe = world.recipe(world.sft_stage(adapter=LORA), evals=[world.eval_config()])
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(pipeline, "evaluate", watched)
+        patched.setattr("sharpen.stages.pipeline.evaluate", watched)
         pipeline.run(recipe, tmp_path / "run", base=world.folder)
     assert seen == [False, False]
 

@@ -28,7 +28,7 @@ class Lora(Config):
     rank: Annotated[int, Field(ge=1)] = 16
     """Rank of the update; more rank, more to learn with."""
 
-    alpha: Annotated[float, Field(gt=0)] = 32.0
+    alpha: Annotated[int, Field(ge=1)] = 32
     """The update is scaled by alpha / rank, with `rslora` by alpha / sqrt(rank)."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -81,12 +81,7 @@ StageAdapter = Annotated[
     Field(discriminator="type"),
     BeforeValidator(
         _spelled_out,
-        json_schema_input_type=Lora
-        | Continue
-        | Full
-        | Inherit
-        | Literal["lora", "continue", "none", "recipe"]
-        | None,
+        json_schema_input_type=Lora | Continue | Full | Inherit | Literal["lora", "continue", "none", "recipe"] | None,
     ),
 ]
 """What one stage trains."""

@@ -81,7 +81,7 @@ def attach_saved(model: nn.Module, folder: Path) -> None:
     attach(model, settings, 0)
     stored = load_file(folder / "adapter_model.safetensors")
     state = {name.removeprefix(_PREFIX): tensor for name, tensor in stored.items()}
-    found = set_peft_model_state_dict(model, state, adapter_name=NAME)
+    found: Any = set_peft_model_state_dict(model, state, adapter_name=NAME)
     if found.unexpected_keys or any(".lora_" in name for name in found.missing_keys):
         raise ModelError("the adapter does not fit the model", value=str(folder), remedy="Start a new adapter")
 

@@ -13,6 +13,7 @@ from sharpen.models.adapters import attached, save_adapter
 from sharpen.models.load import Loaded, save
 from sharpen.runs.manifest import publish, verify
 from sharpen.train.engine import Engine
+from sharpen.train.optim import state_of
 from sharpen.types import Checkpoint
 
 KEPT = 2
@@ -53,7 +54,7 @@ def write(
 
 def check_finite(engine: Engine) -> None:
     """Raise DivergedError unless all weights and the optimiser's moments are finite."""
-    moments = (moment for state in engine.adam.state.values() for moment in state.values())
+    moments = (moment for master in engine.masters for moment in state_of(engine.adam, master).values())
     if not all(bool(tensor.isfinite().all()) for tensor in (*engine.parameters, *engine.masters, *moments)):
         raise DivergedError(
             "the weights are no longer finite, so they are not written",

@@ -24,7 +24,7 @@ from sharpen.models.adapters import dropping, drops
 from sharpen.models.attention import Packed, layout
 from sharpen.models.head import Predictions, predict
 from sharpen.train.losses import Loss
-from sharpen.train.optim import build, restored
+from sharpen.train.optim import build, restore, state_of
 from sharpen.types import Sequence as Row
 
 PATIENCE = 3
@@ -176,8 +176,8 @@ class Engine:
         tensors: dict[str, Tensor] = {}
         for index, master in enumerate(self.masters):
             tensors[f"master.{index}"] = master.detach()
-            for name, value in self.adam.state.get(master, {}).items():
-                tensors[f"{name}.{index}"] = torch.as_tensor(value).clone()  # bitsandbytes counts steps in an int
+            for name, value in state_of(self.adam, master).items():
+                tensors[f"{name}.{index}"] = value.clone()  # some are shared, which safetensors refuses
         save_file(tensors, folder / "trainer.safetensors")
 
     def state(self) -> dict[str, Any]:
@@ -197,9 +197,8 @@ class Engine:
                 master.copy_(file.get_tensor(f"master.{index}"))
                 names = [key for key in keys if key.endswith(f".{index}") and not key.startswith("master.")]
                 if names:
-                    self.adam.state[master] = restored(
-                        self.optim, {name.split(".")[0]: file.get_tensor(name) for name in sorted(names)}
-                    )
+                    state_of_one = {name.split(".")[0]: file.get_tensor(name) for name in sorted(names)}
+                    restore(self.adam, master, state_of_one)
         self._publish()
 
 

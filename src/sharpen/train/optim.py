@@ -24,7 +24,7 @@ def build(config: Optim, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
         return torch.optim.AdamW(parameters, fused=True, **settings)
     try:
         with quiet():
-            from bitsandbytes.optim import AdamW8bit  # 120 MB that most do without
+            from bitsandbytes.optim.adamw import AdamW8bit  # 120 MB that most do without
     except ImportError as error:
         raise ConfigError(
             "the 8-bit optimiser needs bitsandbytes 0.50 or newer, which is not installed",
@@ -36,8 +36,12 @@ def build(config: Optim, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
     return optimizer
 
 
-def restored(config: Optim, state: dict[str, Tensor]) -> dict[str, Any]:
-    """One parameter's state as the optimiser wants it, from tensors that were saved."""
-    if config.type == "adamw_8bit":
-        return {**state, "step": int(state["step"])}
-    return dict(state)
+def state_of(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+    """One parameter's moments and step, all as tensors; empty before its first step."""
+    return {name: torch.as_tensor(value) for name, value in optimizer.state.get(parameter, {}).items()}
+
+
+def restore(optimizer: torch.optim.Optimizer, parameter: Tensor, state: dict[str, Tensor]) -> None:
+    """Set what `state_of` gave."""
+    counts_in_int = "state1" in state  # bitsandbytes
+    optimizer.state[parameter] = {**state, "step": int(state["step"])} if counts_in_int else state
