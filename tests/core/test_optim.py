@@ -93,6 +93,6 @@ def test_a_restored_8_bit_engine_goes_on_bit_for_bit(tmp_path: Path, dtype: torc
 
 
 def test_without_bitsandbytes_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim.adamw", None)
     with pytest.raises(ConfigError, match=r"optim\.type.*pip install 'sharpen\[8bit\]'"):
         build(optim("adamw_8bit"), [torch.zeros(1, requires_grad=True)])

@@ -1,6 +1,6 @@
 """Kill a tiny run again and again: `python -m tests.runs.harness FOLDER EVERY` prints one JSON line a kill point.
 
-EVERY thins the kinds of change to the disk at which it kills: 1 takes all of them.
+With `adapted` as a third word the run trains adapters, and is killed at changes to the disk only. EVERY thins the kinds of change to the disk at which it kills: 1 takes all of them.
 
 It is a process of its own, which has imported everything and started no threads, so that it can fork: each
 child runs the pipeline and sends itself SIGKILL at a chosen point; the next goes on with the directory.
@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from sharpen.reports import html  # noqa: F401 - imported before the forks
+import peft  # noqa: F401 - imported before the forks, as is what follows
+
+from sharpen.reports import html  # noqa: F401
 from sharpen.runs import manifest, store
 from sharpen.runs.observer import Observer
 from sharpen.stages import pipeline, summary
@@ -171,11 +173,22 @@ def choose(seen: list[str], every: int) -> list[Point]:
     return [at(index, seen[index]) for index in sorted(chosen)]
 
 
-def main(folder: Path, every: int) -> None:
+def other_points(seen: list[str]) -> list[Point]:
+    """Half-written files, between files, the system's own limit, and with graders at work."""
+    points = [torn("append", "metrics", count, share) for count, share in ((0, 0.0), (4, 0.5), (8, 0.99))]
+    points += [torn("append", "events", count, 0.7) for count in (0, 5, 12)]
+    points += [torn("append", "journal", count, share) for count, share in ((0, 0.4), (2, 0.7), (4, 0.1))]
+    points += [torn("write_text", part, 0, 0.5) for part in ("rollouts", "evals", "summary")]
+    points += [between_files(count) for count in (0, 7, 9, 20, 31)]
+    points += [too_big(limit) for limit in (0, 400, 20_000, 60_000)]
+    return points + [with_workers(len(seen) * share // 8) for share in (3, 6)]
+
+
+def main(folder: Path, every: int, adapted: bool) -> None:
     """Print a line for the undisturbed run, then one for each kill point."""
     one_thread()
     world = World(folder / "world")
-    recipe = world.whole()
+    recipe = world.adapted() if adapted else world.whole()
     log = folder / "log"
 
     def start(run: Path) -> None:
@@ -211,13 +224,8 @@ def main(folder: Path, every: int) -> None:
     print(json.dumps({"changes": len(seen), "kinds": len(set(seen))}), flush=True)
 
     points = choose(seen, every)
-    points += [torn("append", "metrics", count, share) for count, share in ((0, 0.0), (4, 0.5), (8, 0.99))]
-    points += [torn("append", "events", count, 0.7) for count in (0, 5, 12)]
-    points += [torn("append", "journal", count, share) for count, share in ((0, 0.4), (2, 0.7), (4, 0.1))]
-    points += [torn("write_text", part, 0, 0.5) for part in ("rollouts", "evals", "summary")]
-    points += [between_files(count) for count in (0, 7, 9, 20, 31)]
-    points += [too_big(limit) for limit in (0, 400, 20_000, 60_000)]
-    points += [with_workers(len(seen) * share // 8) for share in (3, 6)]
+    if not adapted:
+        points += other_points(seen)
     for number, point in enumerate(points):
         run = folder / f"run-{number}"
         status, said = child(start, run, point)
@@ -232,4 +240,4 @@ def main(folder: Path, every: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), "adapted" in sys.argv[3:])

@@ -101,6 +101,16 @@ class World:
             evals=[self.eval_config()],
         )
 
+    def adapted(self) -> Recipe:
+        """SFT with an adapter and dropout, RFT that continues it, and the 8-bit optimiser, on a bfloat16 base."""
+        adapter = {"type": "lora", "rank": 4, "dropout": 0.1, "dora": True}
+        return self.recipe(
+            self.sft_stage(validation=self.sft_validation, adapter=adapter),
+            self.rft_stage(adapter="continue", optim={"lr": 3e-3, "type": "adamw_8bit"}),
+            evals=[self.eval_config()],
+            dtype="bfloat16",
+        )
+
 
 PLUGIN = {"type": "plugin", "use": "tests.runs.lab:letters"}
 

@@ -17,11 +17,11 @@ MEMORY = Path("/dev/shm")
 KILLED = (-9, -25)  # SIGKILL; SIGXFSZ, where the system stops a write half-way
 
 
-def kill_points(every: int) -> list[dict[str, Any]]:
+def kill_points(every: int, *words: str) -> list[dict[str, Any]]:
     """What the harness found at each of its kill points; it works in memory where it can, as a disk is slow to sync."""
     with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         done = subprocess.run(
-            [sys.executable, "-m", "tests.runs.harness", folder, str(every)],
+            [sys.executable, "-m", "tests.runs.harness", folder, str(every), *words],
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
             capture_output=True,
@@ -45,6 +45,13 @@ def test_a_run_killed_at_any_of_many_points_ends_with_the_bits_of_an_undisturbed
     names = " ".join(point["point"] for point in points)
     for phase in ("sft", "rft", "eval", "checkpoints", "models", "journal", "rollouts", "best", "events", "metrics"):
         assert phase in names
+
+
+def test_a_killed_run_with_adapters_ends_with_the_bits_of_an_undisturbed_one() -> None:
+    """DoRA with dropout in SFT, continued in RFT with the 8-bit optimiser, on a bfloat16 base."""
+    points = kill_points(40, "adapted")
+    check(points)
+    assert len(points) >= 10
 
 
 @pytest.mark.long
