@@ -12,12 +12,14 @@ from peft import LoraConfig, PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from sharpen.config.optim import Optim
 from sharpen.errors import ModelError
 from sharpen.models import adapters
 from sharpen.models.load import Loaded, load, save
 from sharpen.rollout.base import Params, Request
 from sharpen.rollout.local import LocalSampler
-from sharpen.train.engine import score
+from sharpen.train.engine import Engine, score
+from sharpen.train.losses import CrossEntropy
 from sharpen.types import Sequence as Row
 from tests.tiny import ARCHITECTURES, tiny_model
 
@@ -66,9 +68,8 @@ def test_a_new_adapter_changes_nothing_and_freezes_the_base(tmp_path: Path, kind
         loaded = load(tiny_model(tmp_path / str(dtype), "qwen2"), dtype)
         before = logprobs(loaded.model)
         adapters.attach(loaded.model, settings(loaded.model, **kind), 0)
-        torch.testing.assert_close(
-            logprobs(loaded.model), before, atol=1e-5 if dtype == torch.float32 else 0.05, rtol=0
-        )
+        tolerance = 1e-5 if dtype == torch.float32 else 0.05
+        torch.testing.assert_close(logprobs(loaded.model), before, atol=tolerance, rtol=0)
         trained = {name for name, parameter in loaded.model.named_parameters() if parameter.requires_grad}
         assert trained and all("lora_" in name for name in trained)
 
@@ -140,6 +141,22 @@ def test_the_adapter_is_float32_over_a_bfloat16_base(tmp_path: Path, kind: dict[
     loaded = adapted(tmp_path / "base", torch.bfloat16, **kind)
     types = {("lora_" in name, parameter.dtype) for name, parameter in loaded.model.named_parameters()}
     assert types == {(True, torch.float32), (False, torch.bfloat16)}
+
+
+def test_small_updates_of_an_adapter_over_a_bfloat16_base_add_up(tmp_path: Path) -> None:
+    """Entries of A near 0.1 have bfloat16 neighbours 5e-4 away: updates of 1e-6 would all round back."""
+    loaded = adapted(tmp_path / "base", torch.bfloat16)
+    optim = Optim(lr=1e-6, warmup_ratio=0.0, schedule="constant")
+    engine = Engine(loaded.model, optim, 100, 100)
+    before = [parameter.detach().clone() for parameter in engine.parameters]
+    row = Row(TOKENS, (False, *[True] * (len(TOKENS) - 1)), "0")
+    for _ in range(20):
+        engine.step([row], CrossEntropy())
+    moved = [(now.detach() - was).abs().median() for now, was in zip(engine.parameters, before, strict=True)]
+    # The gradient hardly changes on so short a way, so AdamW moves by the rate at each step.
+    assert all(float(distance) == pytest.approx(20e-6, rel=0.2) for distance in moved)
+    lost = [(was + 1e-6).bfloat16() == was.bfloat16() for was in before]
+    assert all(part.float().mean() > 0.9 for part in lost), "one update alone is lost in bfloat16"
 
 
 def test_doras_magnitudes_start_as_the_norms_of_the_rows_unrounded(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Kill a tiny run again and again: `python -m tests.runs.harness FOLDER EVERY` prints one JSON line a kill point.
 
-With `adapted` as a third word the run trains adapters, and is killed at changes to the disk only. EVERY thins the kinds of change to the disk at which it kills: 1 takes all of them.
+EVERY thins the kinds of change to the disk at which it kills: 1 takes all of them. With `adapted` as a third
+word the run trains adapters, and is killed at changes to the disk only.
 
 It is a process of its own, which has imported everything and started no threads, so that it can fork: each
 child runs the pipeline and sends itself SIGKILL at a chosen point; the next goes on with the directory.
