@@ -35,6 +35,6 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installed."
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	@echo "Installing what the tests need: 30 MB more ..."
+	@echo "Installing what the tests need: 75 MB more ..."
 	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[test]'
 	@touch $@
