@@ -183,6 +183,18 @@ def test_a_saved_adapter_put_back_on_its_base_computes_the_same_bits(tmp_path: P
     ]
 
 
+@EACH_KIND
+def test_a_trained_adapter_can_go_back_to_saved_weights(tmp_path: Path, kind: dict[str, Any]) -> None:
+    loaded, other = adapted(tmp_path / "base", seed=1, **kind), adapted(tmp_path / "base", seed=2, **kind)
+    adapters.save_adapter(loaded.model, tmp_path / "saved")
+    trained = [parameter for parameter in other.model.parameters() if parameter.requires_grad]
+    assert not torch.equal(logprobs(other.model), logprobs(loaded.model))
+    adapters.load_adapter(other.model, tmp_path / "saved")
+    assert torch.equal(logprobs(other.model), logprobs(loaded.model))
+    now = [parameter for parameter in other.model.parameters() if parameter.requires_grad]
+    assert all(one is same for one, same in zip(trained, now, strict=True)), "an engine still holds them"
+
+
 def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
     adapters.save_adapter(adapted(tmp_path / "base").model, tmp_path / "adapter")
     smaller = load(tiny_model(tmp_path / "small", "qwen2", num_hidden_layers=1), torch.float32)

@@ -73,12 +73,18 @@ def attach_saved(model: nn.Module, folder: Path) -> None:
     Raises ModelError when it does not fit the model.
     """
     with quiet():
-        from peft import LoraConfig, set_peft_model_state_dict  # takes seconds to import
-    from safetensors.torch import load_file
-
+        from peft import LoraConfig  # takes seconds to import
     settings = LoraConfig.from_pretrained(str(folder))
     settings.inference_mode = False
     attach(model, settings, 0)
+    load_adapter(model, folder)
+
+
+def load_adapter(model: nn.Module, folder: Path) -> None:
+    """Give the model's adapter the weights that `save_adapter` wrote. Raises ModelError when they do not fit."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
     stored = load_file(folder / "adapter_model.safetensors")
     state = {name.removeprefix(_PREFIX): tensor for name, tensor in stored.items()}
     found: Any = set_peft_model_state_dict(model, state, adapter_name=NAME)
