@@ -35,6 +35,6 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installed."
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	@echo "Installing what the tests need: 100 MB more, of which the trackers 75 MB ..."
+	@echo "Installing what the tests need: 110 MB more, of which the trackers 75 MB ..."
 	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[test]'
 	@touch $@

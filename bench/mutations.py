@@ -270,9 +270,12 @@ MUTATIONS = [
         ),
         ("engine: bfloat16 never refreshed", "parameter.copy_(master)", "pass"),
         ("engine: moments not restored", "if names:", "if False:"),
-        ("engine: betas swapped", "(optim.beta1, optim.beta2)", "(optim.beta2, optim.beta1)"),
-        ("engine: no decay", "weight_decay=optim.weight_decay", "weight_decay=0.0"),
         ("engine: scores without temperature", "forward(model, batch, temperature)", "forward(model, batch, 1.0)"),
+    ),
+    *_of(
+        "train/optim.py",
+        ("optim: betas swapped", "(config.beta1, config.beta2)", "(config.beta2, config.beta1)"),
+        ("optim: no decay", '"weight_decay": config.weight_decay', '"weight_decay": 0.0'),
     ),
     *_of(
         "config/algorithms.py",

@@ -84,6 +84,18 @@ def test_with_a_support_of_one_token_nothing_can_be_learned() -> None:
     assert weight.grad is not None and not weight.grad.any()
 
 
+def test_under_a_frozen_head_the_gradient_of_the_hidden_states_is_the_same() -> None:
+    """An adapter's head: its own gradient is not computed."""
+    hidden, weight, targets = problem(CHUNK + 3)
+    found = []
+    for frozen in (False, True):
+        inside, head = hidden.clone().requires_grad_(), weight.clone().requires_grad_(not frozen)
+        predict(inside, head, targets, 0.7).logprobs.sum().backward()
+        assert (head.grad is None) == frozen
+        found.append(inside.grad)
+    torch.testing.assert_close(found[0], found[1], atol=0, rtol=0)
+
+
 def test_the_gradient_passes_gradcheck() -> None:
     hidden, weight, targets = problem(5, vocabulary=7, width=3)
     hidden.requires_grad_()

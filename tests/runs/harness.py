@@ -1,7 +1,7 @@
 """Kill a tiny run again and again: `python -m tests.runs.harness FOLDER EVERY RECIPE` prints a line a kill point.
 
-EVERY thins the kinds of change to the disk at which it kills: 1 takes all of them. RECIPE is `whole`, or `turns` for
-a run in an environment, at the points that only such a run has.
+EVERY thins the kinds of change to the disk at which it kills: 1 takes all of them. RECIPE is `whole`; `turns` for
+a run in an environment, at the points that only such a run has; or `adapted` for one that trains adapters.
 
 It is a process of its own, which has imported everything and started no threads, so that it can fork: each
 child runs the pipeline and sends itself SIGKILL at a chosen point; the next goes on with the directory.
@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from sharpen.reports import html  # noqa: F401 - imported before the forks
+import peft  # noqa: F401 - imported before the forks, as is what follows
+
+from sharpen.reports import html  # noqa: F401
 from sharpen.runs import manifest, store
 from sharpen.runs.observer import Observer
 from sharpen.stages import pipeline, summary
@@ -193,14 +195,14 @@ def points_of_turns(seen: list[str], every: int) -> list[Point]:
     return [*points, with_workers(len(seen) // 2)]
 
 
-PLANS = {"whole": points_of_whole, "turns": points_of_turns}
+PLANS = {"whole": points_of_whole, "turns": points_of_turns, "adapted": choose}
 
 
 def main(folder: Path, every: int, plan: str) -> None:
     """Print a line for the undisturbed run, then one for each kill point."""
     one_thread()
     world = World(folder / "world")
-    recipe = {"whole": world.whole, "turns": world.turns}[plan]()
+    recipe = {"whole": world.whole, "turns": world.turns, "adapted": world.adapted}[plan]()
     log = folder / "log"
 
     def start(run: Path) -> None:

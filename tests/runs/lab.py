@@ -113,6 +113,16 @@ class World:
         stage = self.rft_stage(env=env, grader=None, steps=3, save_every=1, validation=self.rft_validation)
         return self.recipe(stage, evals=[self.eval_config(env=env, grader=None)])
 
+    def adapted(self) -> Recipe:
+        """SFT with an adapter and dropout, RFT that continues it, and the 8-bit optimiser, on a bfloat16 base."""
+        adapter = {"type": "lora", "rank": 4, "dropout": 0.1, "dora": True}
+        return self.recipe(
+            self.sft_stage(validation=self.sft_validation, adapter=adapter),
+            self.rft_stage(adapter="continue", optim={"lr": 3e-3, "type": "adamw_8bit"}),
+            evals=[self.eval_config()],
+            dtype="bfloat16",
+        )
+
 
 PLUGIN = {"type": "plugin", "use": "tests.runs.lab:letters"}
 
@@ -200,9 +210,9 @@ def events(run: Path, *kinds: str) -> list[Row]:
 def bits(run: Path) -> dict[str, Any]:
     """All that must not depend on how often a run was killed: what is in it, less the times."""
     found: dict[str, Any] = {}
-    for pattern in ("models/*/*", "evals/**/*.jsonl", "rollouts/**/*.jsonl", "stages/*/best/model.safetensors"):
+    for pattern in ("models/**/*", "evals/**/*.jsonl", "rollouts/**/*.jsonl", "stages/*/best/model.safetensors"):
         for path in run.glob(pattern):
-            if path.name != "manifest.json":
+            if path.is_file() and path.name != "manifest.json":
                 found[str(path.relative_to(run))] = path.read_bytes()
     lines = read_lines(run / "metrics.jsonl")
     found["metrics.jsonl"] = [{key: value for key, value in line.items() if key != "time"} for line in lines]

@@ -54,6 +54,13 @@ def test_a_run_in_an_environment_killed_between_its_turns_ends_with_the_bits_of_
     assert sum("progress sample" in name for name in names) == 4 and sum("of +env" in name for name in names) == 3
 
 
+def test_a_killed_run_with_adapters_ends_with_the_bits_of_an_undisturbed_one() -> None:
+    """DoRA with dropout in SFT, continued in RFT with the 8-bit optimiser, on a bfloat16 base."""
+    points = kill_points(every=40, recipe="adapted")
+    check(points)
+    assert len(points) >= 10
+
+
 @pytest.mark.long
 def test_a_run_killed_at_every_kind_of_point_ends_with_the_bits_of_an_undisturbed_one() -> None:
     check(kill_points(every=1))

@@ -14,6 +14,7 @@ from unittest import mock
 import pytest
 import torch
 
+from sharpen.config.adapters import Continue, Full, Inherit, Lora
 from sharpen.config.algorithms import KL, Algorithm
 from sharpen.config.envs import PluginEnv, Tools
 from sharpen.config.optim import Optim
@@ -31,7 +32,10 @@ from tests.runs.lab import PLUGIN, World, bits, events, labelled, letters, promp
 from tests.stages.episodes import Count
 from tests.tiny import tiny_model, tiny_tokenizer
 
-MODELS = (Recipe, SFT, RFT, EarlyStopping, Sampling, Optim, Algorithm, KL, Eval, Tools, PluginEnv)
+MODELS = (
+    *(Recipe, SFT, RFT, EarlyStopping, Sampling, Optim),
+    *(Lora, Continue, Full, Inherit, Algorithm, KL, Eval, Tools, PluginEnv),
+)
 
 EXCLUDED = {
     "SFT.type": "chooses the class; `Recipe.stages` has a case",
@@ -40,6 +44,10 @@ EXCLUDED = {
     "PluginEnv.time_limit": "kills a worker: tests/envs/test_pool.py",
     "Tools.time_limit": "kills a worker: tests/envs/test_pool.py",
     "RFT.type": "chooses the class; `Recipe.stages` has a case",
+    "Lora.type": "chooses the class; `SFT.adapter` has a case",
+    "Continue.type": "chooses the class; tests/stages/test_adapters.py has runs with it",
+    "Full.type": "chooses the class; `SFT.adapter` has a case",
+    "Inherit.type": "chooses the class; `Recipe.adapter` has a case",
     "Recipe.threads": "has a test of its own below: two threads must not be started in a process that forks",
 }
 
@@ -73,12 +81,14 @@ CASES: dict[str, Case] = {
     "Recipe.model": Case(None, SECOND_MODEL),
     "Recipe.seed": Case(3, 4),
     "Recipe.dtype": Case("float32", "bfloat16"),
+    "Recipe.adapter": Case(None, "lora"),
     "Recipe.stages": Case("sft", "rft"),
     "Recipe.evals": Case(0, 1),
     "Recipe.report_to": Case((), "tensorboard"),
     "SFT.name": Case("one", "two"),
     "SFT.data": Case(inline(labelled("one", 6)), inline(labelled("two", 6))),
     "SFT.validation": Case(inline(labelled("three", 3)), inline(labelled("four", 3))),
+    "SFT.adapter": Case("none", "lora"),
     "SFT.optim": Case({"lr": 1e-3}, {"lr": 2e-3}),
     "SFT.eval_every": Case(2, 3, {"validation": inline(labelled("three", 3))}),
     "SFT.save_every": Case(2, 3),
@@ -91,6 +101,7 @@ CASES: dict[str, Case] = {
     "RFT.name": Case("one", "two"),
     "RFT.data": Case(inline(prompts("one", 4)), inline(prompts("two", 4))),
     "RFT.validation": Case(inline(prompts("three", 3)), inline(prompts("four", 3))),
+    "RFT.adapter": Case("none", "lora"),
     "RFT.optim": Case({"lr": 1e-3}, {"lr": 2e-3}),
     "RFT.eval_every": Case(2, 3, {"validation": inline(prompts("three", 3))}),
     "RFT.save_every": Case(1, 2),
@@ -113,6 +124,7 @@ CASES: dict[str, Case] = {
     "Sampling.top_k": Case(None, 3),
     "Sampling.top_p": Case(1.0, 0.5),
     "Sampling.min_p": Case(0.0, 0.3),
+    "Optim.type": Case("adamw", "adamw_8bit"),
     "Optim.lr": Case(1e-3, 2e-3),
     "Optim.schedule": Case("cosine", "linear"),
     "Optim.warmup_ratio": Case(0.1, 0.5),
@@ -120,6 +132,12 @@ CASES: dict[str, Case] = {
     "Optim.beta1": Case(0.9, 0.8),
     "Optim.beta2": Case(0.99, 0.9),
     "Optim.max_grad_norm": Case(1.0, 0.1),
+    "Lora.rank": Case(4, 5),
+    "Lora.alpha": Case(32, 16),
+    "Lora.dropout": Case(0.0, 0.1),
+    "Lora.dora": Case(False, True),
+    "Lora.rslora": Case(False, True),
+    "Lora.targets": Case("all-linear", "attention"),
     "Algorithm.preset": Case("grpo", "dapo"),
     "Algorithm.advantage": Case("centered", "leave_one_out", {"optim": LOOSE}),
     "Algorithm.ratio": Case("token", "sequence", {"optim": STEEP, **TWICE}),
@@ -219,14 +237,19 @@ def build(world: World, owner: str, name: str, value: Any, around: dict[str, Any
             stages = [{"sft": sft, "rft": rl}[value]]
         case "Recipe" if name == "evals":
             evals = [evaluation] * value
+        case "Recipe" if name == "model":
+            settings = {name: second_model() if value == SECOND_MODEL else world.model}
+            stages = [sft]
         case "Recipe":
-            settings = {name: second_model() if value == SECOND_MODEL else world.model if value is None else value}
+            settings = {name: value}
             stages = [sft]
         case "SFT":
             stages = [{**sft, **stage_around, name: value}]
         case "EarlyStopping":
             stopping = {**NO_PATIENCE, name: value}
             stages = [{**sft, "validation": world.sft_validation, "eval_every": 1, "early_stopping": stopping}]
+        case "Lora":
+            stages = [{**sft, "adapter": {"type": "lora", name: value}}]
         case "Optim":
             stages = [{**sft, "optim": {"lr": 1e-3, name: value}}]
         case "RFT":

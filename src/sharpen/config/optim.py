@@ -24,6 +24,9 @@ def _rate(value: Any) -> Any:
 class Optim(Config):
     """AdamW with warm-up, a schedule and gradient clipping."""
 
+    type: Literal["adamw", "adamw_8bit"] = "adamw"
+    """`adamw_8bit` keeps the moments in 8 bits (arXiv:2110.02861), a quarter of their memory; needs bitsandbytes."""
+
     lr: Annotated[Annotated[float, Field(gt=0)] | Literal["auto"], BeforeValidator(_rate)] = "auto"
     """Peak learning rate. auto: by method, adapter and size of the model; the run prints the number and its reason."""
 

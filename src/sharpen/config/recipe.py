@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from sharpen.config.adapters import Adapter, Continue, Full, Inherit, Lora
 from sharpen.config.base import Config
 from sharpen.config.data import Data
 from sharpen.config.envs import Env, check_reward
@@ -68,6 +69,9 @@ class Recipe(Config):
     threads: Count | None = None
     """CPU threads; all cores when not given. Results repeat bit for bit at the same number."""
 
+    adapter: Adapter = Full()
+    """What stages train that do not say it themselves: an adapter, a new one in each stage, or all weights."""
+
     stages: tuple[AnyStage, ...] = ()
     """Run in this order, each on the model of the one before."""
 
@@ -86,3 +90,25 @@ class Recipe(Config):
         if "base" in [stage.name for stage in self.stages]:
             raise ValueError("no stage may be named 'base': that is the model it starts from")
         return self
+
+    @model_validator(mode="after")
+    def _what_is_continued_is_there(self) -> Self:
+        for index, stage in enumerate(self.stages):
+            if not isinstance(stage.adapter, Continue):
+                continue
+            if index == 0:
+                raise ValueError(
+                    f"stage {stage.name!r} continues an adapter, but no stage comes before it; write `type: lora`"
+                )
+            if isinstance(self.trains(index - 1), Full):
+                before = self.stages[index - 1].name
+                raise ValueError(
+                    f"stage {stage.name!r} continues an adapter, but {before!r} before it trains all weights; "
+                    "write `type: lora`, or give that stage an adapter"
+                )
+        return self
+
+    def trains(self, index: int) -> Lora | Continue | Full:
+        """What the stage at `index` trains."""
+        own = self.stages[index].adapter
+        return self.adapter if isinstance(own, Inherit) else own

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from sharpen.config.adapters import Inherit, StageAdapter
 from sharpen.config.algorithms import Algorithm
 from sharpen.config.base import Config
 from sharpen.config.data import Data
@@ -63,6 +64,9 @@ class Stage(Config):
 
     validation: Data | None = None
     """Held-out rows watched during training, every `eval_every` steps."""
+
+    adapter: StageAdapter = Inherit()
+    """What is trained: a new adapter (`lora`), that of the stage before (`continue`), all weights (`none`)."""
 
     optim: Optim = Optim()
     """The optimiser."""

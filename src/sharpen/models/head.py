@@ -91,6 +91,7 @@ class _Head(torch.autograd.Function):
         of_logprobs = torch.zeros_like(normalizer) if gradients[0] is None else gradients[0]
         of_entropy = gradients[1]
         d_hidden = torch.empty_like(hidden)
+        trained = ctx.needs_input_grad[1]  # not under an adapter: half of this pass is saved
         d_weight: Tensor | None = None
         for start in range(0, len(hidden), CHUNK):
             rows = slice(start, start + CHUNK)
@@ -110,8 +111,9 @@ class _Head(torch.autograd.Function):
                 d_scores.add_(bonus)
             d_logits = d_scores.to(weight.dtype)
             d_hidden[rows] = (d_logits @ weight).to(hidden.dtype)
-            update = d_logits.T @ part
-            d_weight = update if d_weight is None else d_weight.add_(update)
+            if trained:
+                update = d_logits.T @ part
+                d_weight = update if d_weight is None else d_weight.add_(update)
         return d_hidden, d_weight, None, None, None
 
 

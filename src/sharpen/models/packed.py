@@ -17,16 +17,19 @@ def packed_weights(model: nn.Module) -> Iterator[None]:
 
     oneDNN reorders a bfloat16 weight at every product; with few rows, as in decoding, that costs more than the
     product itself. The copies take as much memory again as the linear weights. Where oneDNN does not do
-    bfloat16 products, or the model does not hold bfloat16 weights on the CPU, nothing changes.
+    bfloat16 products nothing changes, nor do weights of another type: those of adapters.
     """
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    weights = [layer.weight for layer in layers]
     usable = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    if not usable or any(weight.dtype != torch.bfloat16 or weight.device.type != "cpu" for weight in weights):
-        yield
-        return
     head = model.get_output_embeddings()  # type: ignore[operator]
-    chosen: list[Any] = [layer for layer in layers if layer is not head]
+    chosen: list[Any] = [
+        module
+        for module in model.modules()
+        if usable
+        and isinstance(module, nn.Linear)
+        and module is not head
+        and module.weight.dtype == torch.bfloat16
+        and module.weight.device.type == "cpu"
+    ]
     for layer in chosen:
         packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
         layer.forward = partial(_product, packed, layer.bias)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sharpen.data.order import generator
+from sharpen.models.adapters import fixed_scales
 from sharpen.models.attention import Cache, Packed, Prefill, Span, layout
 from sharpen.models.head import logits
 from sharpen.models.packed import packed_weights
@@ -44,7 +45,7 @@ class LocalSampler:
             if progress:
                 progress(made + tokens)
 
-        with packed_weights(self.model):
+        with packed_weights(self.model), fixed_scales(self.model):
             for start in range(0, len(requests), self.max_rows):
                 batch = _Batch(self, requests[start : start + self.max_rows], params)
                 segments += batch.run(report)

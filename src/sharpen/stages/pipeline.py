@@ -26,7 +26,7 @@ from sharpen.runs.observer import Observer, Several
 from sharpen.runs.reporting import Reporting
 from sharpen.runs.store import RunDir, resume_command, write_lines
 from sharpen.runs.trackers import check_installed
-from sharpen.stages import rft, sft, summary
+from sharpen.stages import adapting, rft, sft, summary
 from sharpen.stages.evaluate import evaluate
 from sharpen.stages.extend import extended, reopen_models
 from sharpen.stages.heldout import HeldOut
@@ -163,6 +163,8 @@ class _Run:
         stage, run = self.resolved.recipe.stages[index], self.directory
         run.event("stage_started", stage=stage.name, type=stage.type)
         recipe = self.resolved.recipe
+        trains = adapting.prepare(recipe, index, loaded, run.path)
+        run.event("trains", stage=stage.name, message=trains)
         last = index == len(recipe.stages) - 1
         work = Work(run, index, stage, recipe.seed, Path(), loaded, self.stop, held_out, self.functions, last)
         if isinstance(stage, SFT):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from sharpen import __version__
+from sharpen.config.adapters import Full
 from sharpen.config.data import Data, InlineData, JsonlData
 from sharpen.config.load import RESOLVED, dump, load
 from sharpen.config.recipe import Recipe
@@ -21,7 +22,7 @@ from sharpen.models.load import resolve as resolve_model
 from sharpen.runs.store import write_lines, write_text
 from sharpen.train.rate import Choice, auto_lr
 
-PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "reasoning-gym", "math-verify")
+PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy", "reasoning-gym", "math-verify")
 
 
 class Resolved(NamedTuple):
@@ -66,8 +67,8 @@ def rewrite(out: Path, recipe: Recipe) -> None:
 def settle_rates(recipe: Recipe, parameters: int) -> tuple[Recipe, dict[str, Choice]]:
     """The recipe with a number for each `lr: auto`, by the model's parameter count; and what was chosen, by stage."""
     chosen = {
-        stage.name: auto_lr(stage.type, parameters, adapter=False)
-        for stage in recipe.stages
+        stage.name: auto_lr(stage.type, parameters, adapter=not isinstance(recipe.trains(index), Full))
+        for index, stage in enumerate(recipe.stages)
         if stage.optim.lr == "auto"
     }
     stages = tuple(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -27,8 +26,9 @@ from sharpen.stages.environment import Recalled, environment
 from sharpen.stages.grading import grade, judge
 from sharpen.stages.lag import Waiting
 from sharpen.stages.work import Work
-from sharpen.train.engine import Engine, StepResult, score
+from sharpen.train.engine import Engine, StepResult
 from sharpen.train.losses import PolicyGradient
+from sharpen.train.reference import Reference
 from sharpen.types import Example, Group
 from sharpen.types import Sequence as Row
 
@@ -45,9 +45,9 @@ async def run(stage: RFT, work: Work) -> None:
     """Train on the stage's prompts; publishes the model."""
     examples = _examples(list(read_examples(stage.data, work.base)), stage)
     held_out = work.held_out.examples.get(stage.name, [])
-    reference = copy.deepcopy(work.loaded.model)
     updates = stage.algorithm.num_iterations
-    engine = Engine(work.loaded.model, stage.optim, stage.steps * updates, stage.tokens_per_microbatch)
+    engine = Engine(work.loaded.model, stage.optim, stage.steps * updates, stage.tokens_per_microbatch, work.key)
+    reference = Reference(engine)
     done, state = work.restore(engine)
     sampler = LocalSampler(work.loaded.model, work.loaded.stop)
     prompts = partial(_prompts, stage, work, examples)
@@ -79,10 +79,10 @@ async def run(stage: RFT, work: Work) -> None:
                     episodes.forget(step)
                 work.pause(step, engine, cause, state)
                 raise GraderError(cause, remedy=f"Mend it, then: {resume_command(work.run.path)}")
-            credited = credit(stage, groups, partial(_with_reference, stage, reference, engine))
+            credited = credit(stage, groups, partial(_with_reference, stage, reference))
             if step == 0:
                 _check_gap(stage, work, engine, credited.rows)
-            kl = _kl(stage, reference, credited, engine)
+            kl = _kl(stage, reference, credited)
             results = _learn(stage, engine, loss, credited.rows)
             clock.lap("train")
             line = report.rft_line(stage, credited, results, kl, clock, step)
@@ -166,19 +166,19 @@ def _check_gap(stage: RFT, work: Work, engine: Engine, rows: list[Row]) -> None:
         work.run.event("alert", stage=stage.name, kind="logprob_gap", message=message)
 
 
-def _with_reference(stage: RFT, reference: torch.nn.Module, engine: Engine, rows: list[Row]) -> list[Row]:
+def _with_reference(stage: RFT, reference: Reference, rows: list[Row]) -> list[Row]:
     """The rows with `ref_logprobs`: those of the stage's starting weights."""
-    scored = score(reference, rows, engine.tokens_per_microbatch, stage.sampling.temperature)
+    scored = reference.score(rows, stage.sampling.temperature)
     return [replace(row, ref_logprobs=by.old_logprobs) for row, by in zip(rows, scored, strict=True)]
 
 
-def _kl(stage: RFT, reference: torch.nn.Module, credited: Credited, engine: Engine) -> float | None:
+def _kl(stage: RFT, reference: Reference, credited: Credited) -> float | None:
     """KL(policy ‖ stage's start) in nats a token, on the first groups; k3 of http://joschu.net/blog/kl-approx.html."""
     rows = [row for row in credited.rows if int(row.atom) < KL_GROUPS]
     if not rows:
         return None
     if not stage.algorithm.kl.coef:
-        rows = _with_reference(stage, reference, engine, rows)
+        rows = _with_reference(stage, reference, rows)
     ratios = np.array(
         [
             ref - policy

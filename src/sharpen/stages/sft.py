@@ -24,7 +24,7 @@ async def run(stage: SFT, work: Work) -> None:
     held_out = _rows(stage, work, work.held_out.labelled[stage.name]) if stage.validation else []
     seen = max(1, round(stage.epochs * len(rows)))
     steps = math.ceil(seen / stage.batch_size)
-    engine = Engine(work.loaded.model, stage.optim, steps, stage.tokens_per_microbatch)
+    engine = Engine(work.loaded.model, stage.optim, steps, stage.tokens_per_microbatch, work.key)
     done, _ = work.restore(engine)
     loss = CrossEntropy()
     for step in range(done, steps):

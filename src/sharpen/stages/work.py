@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from sharpen.config.stages import Stage
+from sharpen.data.order import Key
 from sharpen.data.render import Renderer
 from sharpen.errors import CheckpointError, Interrupted
 from sharpen.guards.plateau import Plateau
+from sharpen.models.adapters import attached, load_adapter, merge, merged, save_adapter
 from sharpen.models.load import Loaded, load, save
 from sharpen.runs.manifest import publish, verify
 from sharpen.runs.store import RunDir, resume_command
+from sharpen.stages.adapting import ADAPTER
 from sharpen.stages.heldout import HeldOut
 from sharpen.train import checkpoint
 from sharpen.train.engine import Engine
@@ -73,6 +76,11 @@ class Work:
         """`stages/01-sft`, where the stage keeps what it needs to go on."""
         return stage_folder(self.run.path, self.index, self.stage)
 
+    @property
+    def key(self) -> Key:
+        """What the stage's random numbers are counted on."""
+        return (self.seed, self.stage.name)
+
     def restore(self, engine: Engine) -> tuple[int, dict[str, Any]]:
         """Go on from the newest good checkpoint: the steps done, and the stage's own state; else (0, {})."""
         for found in checkpoint.newest(self.folder / "checkpoints"):
@@ -118,12 +126,16 @@ class Work:
         self.run.event("paused", stage=self.stage.name, step=step, cause=cause)
 
     def finish(self, engine: Engine) -> None:
-        """Publish the stage's model; from then on the stage is done. Raises DivergedError for weights that are not."""
+        """Publish the stage's model; from then on the stage is done, and its adapter merged.
+
+        Raises DivergedError for weights that are not finite.
+        """
         checkpoint.check_finite(engine)
         if self.stage.final == "best":
             self._return_to_best()
         with publish(self.run.path / "models" / self.stage.name, self._facts()) as aside:
-            save(self.loaded.model, self.loaded.tokenizer, aside, self.loaded.dtype)
+            self._save(aside)
+        merge(self.loaded.model)
 
     @property
     def stage_type(self) -> str:
@@ -148,7 +160,14 @@ class Work:
         checkpoint.check_finite(engine)
         self.best = score
         with publish(self.folder / "best", {"step": step, "validation": validation}) as aside:
-            save(self.loaded.model, self.loaded.tokenizer, aside, self.loaded.dtype)
+            self._save(aside)
+
+    def _save(self, folder: Path) -> None:
+        """The whole model, its adapter merged, and the adapter beside it."""
+        if attached(self.loaded.model):
+            save_adapter(self.loaded.model, folder / ADAPTER)
+        with merged(self.loaded.model):
+            save(self.loaded.model, self.loaded.tokenizer, folder, self.loaded.dtype)
 
     def _return_to_best(self) -> None:
         """Give the model the weights that did best on the validation rows; they hold what it computed with."""
@@ -158,7 +177,10 @@ class Work:
             self.run.event("alert", stage=name, kind="no_best", message=message)
             return
         manifest = verify(folder)
-        self.loaded.model.load_state_dict(load(folder, self.loaded.dtype).model.state_dict())
+        if attached(self.loaded.model):
+            load_adapter(self.loaded.model, folder / ADAPTER)
+        else:
+            self.loaded.model.load_state_dict(load(folder, self.loaded.dtype).model.state_dict())
         self.run.event("best_taken", stage=name, step=manifest["step"], validation=manifest["validation"])
 
     def _checkpoint(self, step: int, engine: Engine, state: dict[str, Any]) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sharpen.errors import CheckpointError, DivergedError
+from sharpen.models.adapters import attached, save_adapter
 from sharpen.models.load import Loaded, save
 from sharpen.runs.manifest import publish, verify
 from sharpen.train.engine import Engine
+from sharpen.train.optim import state_of
 from sharpen.types import Checkpoint
 
 KEPT = 2
@@ -29,14 +31,19 @@ class Restored(NamedTuple):
 def write(
     folder: Path, step: int, engine: Engine, loaded: Loaded, state: dict[str, Any], facts: dict[str, Any]
 ) -> Checkpoint:
-    """Write `folder`/step-00040: the model as transformers saves it, and all that training needs to go on.
+    """Write `folder`/step-00040: what is trained, and all that training needs to go on.
+
+    The model is as transformers saves it; where an adapter is trained, it stands alone, as PEFT saves it.
 
     Raises DivergedError rather than write numbers that are not finite.
     """
     check_finite(engine)
     path = folder / f"step-{step:05d}"
     with publish(path, {"step": step, **facts}) as aside:
-        save(loaded.model, loaded.tokenizer, aside, loaded.dtype)
+        if attached(loaded.model):
+            save_adapter(loaded.model, aside)
+        else:
+            save(loaded.model, loaded.tokenizer, aside, loaded.dtype)
         engine.save_state(aside)
         (aside / "state.json").write_text(json.dumps({"engine": engine.state(), **state}))
     unfinished = folder.glob(".step-*")  # by a process that was killed
@@ -47,7 +54,7 @@ def write(
 
 def check_finite(engine: Engine) -> None:
     """Raise DivergedError unless all weights and the optimiser's moments are finite."""
-    moments = (moment for state in engine.adam.state.values() for moment in state.values())
+    moments = (moment for master in engine.masters for moment in state_of(engine.adam, master).values())
     if not all(bool(tensor.isfinite().all()) for tensor in (*engine.parameters, *engine.masters, *moments)):
         raise DivergedError(
             "the weights are no longer finite, so they are not written",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ import torch
 from torch import Tensor
 
 from sharpen.config.optim import Optim
+from sharpen.data.order import Key, generator
 from sharpen.data.pack import Batch, pack
 from sharpen.errors import DivergedError
+from sharpen.models.adapters import dropping, drops
 from sharpen.models.attention import Packed, layout
 from sharpen.models.head import Predictions, predict
 from sharpen.train.losses import Loss
+from sharpen.train.optim import build, restore, state_of
 from sharpen.types import Sequence as Row
 
 PATIENCE = 3
@@ -47,8 +51,8 @@ class StepResult:
 class Engine:
     """Steps, scores, saves and loads one model."""
 
-    def __init__(self, model: Any, optim: Optim, steps: int, tokens_per_microbatch: int) -> None:
-        """`steps` is the length of the schedule, in optimiser steps."""
+    def __init__(self, model: Any, optim: Optim, steps: int, tokens_per_microbatch: int, key: Key = ()) -> None:
+        """`steps` is the length of the schedule, in optimiser steps; dropout is counted on `key` and the step."""
         self.model = model
         self.optim = optim
         self.steps = steps
@@ -60,13 +64,9 @@ class Engine:
             parameter if parameter.dtype == torch.float32 else parameter.detach().float()
             for parameter in self.parameters
         ]
-        self.adam = torch.optim.AdamW(
-            self.masters,
-            lr=optim.peak,
-            betas=(optim.beta1, optim.beta2),
-            weight_decay=optim.weight_decay,
-            fused=True,
-        )
+        self.adam = build(optim, self.masters)
+        self.key = key
+        self.drops = drops(model)
 
     def lr(self, step: int) -> float:
         """The learning rate of optimiser step `step` (from 0): warm-up from 0, then the schedule to 0."""
@@ -85,8 +85,10 @@ class Engine:
         """
         count = loss.count(rows)
         totals = _Totals()
-        for batch in pack((row for row in rows if loss.teaches(row)), self.tokens_per_microbatch):
-            predictions = self._predict(batch, temperature)
+        taught = pack((row for row in rows if loss.teaches(row)), self.tokens_per_microbatch)
+        for microbatch, batch in enumerate(taught):
+            with self._dropout(microbatch):
+                predictions = self._predict(batch, temperature)
             summed = loss(predictions, batch)
             (summed.total / count).backward()
             self._collect_gradients()
@@ -128,6 +130,13 @@ class Engine:
     def _predict(self, batch: Batch, temperature: float) -> Predictions:
         return forward(self.model, batch, temperature)
 
+    def _dropout(self, microbatch: int) -> AbstractContextManager[None]:
+        """Counted on (key, step, microbatch), so that a resumed run drops the same."""
+        if not self.drops:
+            return nullcontext()
+        key = (*self.key, "dropout", self.step_count, microbatch)
+        return dropping(self.model, int(generator(key).integers(2**63)))
+
     def _collect_gradients(self) -> None:
         """Add bfloat16 gradients to the float32 masters', so that accumulation loses nothing."""
         for parameter, master in zip(self.parameters, self.masters, strict=True):
@@ -167,8 +176,8 @@ class Engine:
         tensors: dict[str, Tensor] = {}
         for index, master in enumerate(self.masters):
             tensors[f"master.{index}"] = master.detach()
-            for name, value in self.adam.state.get(master, {}).items():
-                tensors[f"{name}.{index}"] = value
+            for name, value in state_of(self.adam, master).items():
+                tensors[f"{name}.{index}"] = value.clone()  # some are shared, which safetensors refuses
         save_file(tensors, folder / "trainer.safetensors")
 
     def state(self) -> dict[str, Any]:
@@ -188,7 +197,8 @@ class Engine:
                 master.copy_(file.get_tensor(f"master.{index}"))
                 names = [key for key in keys if key.endswith(f".{index}") and not key.startswith("master.")]
                 if names:
-                    self.adam.state[master] = {name.split(".")[0]: file.get_tensor(name) for name in sorted(names)}
+                    state_of_one = {name.split(".")[0]: file.get_tensor(name) for name in sorted(names)}
+                    restore(self.adam, master, state_of_one)
         self._publish()
 
 
