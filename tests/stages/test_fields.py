@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -325,4 +326,9 @@ def test_the_recipes_thread_count_is_set_before_the_model_computes(
     for threads in (1, 2):
         pipeline.run(world.recipe(threads=threads), tmp_path / str(threads), base=world.folder)
     assert told == [1, 2]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    pipeline.run(world.recipe(threads=None), tmp_path / "3", base=world.folder)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    pipeline.run(world.recipe(threads=None), tmp_path / "all", base=world.folder)
+    assert told == [1, 2, 3, os.cpu_count()]
     assert json.loads((tmp_path / "1" / "summary.json").read_text())["status"] == "finished"

@@ -67,7 +67,7 @@ class Recipe(Config):
     """Compute type; master weights are float32 always. auto: bfloat16 where the hardware has it."""
 
     threads: Count | None = None
-    """CPU threads; all cores when not given. Results repeat bit for bit at the same number."""
+    """CPU threads; when not given, OMP_NUM_THREADS, else all cores. Results repeat bit for bit at the same number."""
 
     adapter: Adapter = Full()
     """What stages train that do not say it themselves: an adapter, a new one in each stage, or all weights."""

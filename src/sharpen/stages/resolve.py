@@ -20,7 +20,6 @@ from sharpen.errors import RunError
 from sharpen.models.load import compute_dtype
 from sharpen.models.load import resolve as resolve_model
 from sharpen.runs.store import write_lines, write_text
-from sharpen.train.ranks import beside
 from sharpen.train.rate import Choice, auto_lr
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy", "reasoning-gym", "math-verify")
@@ -48,7 +47,7 @@ def resolve(recipe: Recipe, out: Path, base: Path) -> Resolved:
         config.model_copy(update={"data": _data(config.data, out, base, f"evals/{config.name}")})
         for config in recipe.evals
     )
-    threads = recipe.threads or max(1, (os.cpu_count() or 1) // beside())
+    threads = recipe.threads or _threads()
     local = base / recipe.model
     model = str(local.resolve()) if local.is_dir() else recipe.model
     recipe = recipe.model_copy(update={"model": model, "stages": stages, "evals": evals, "threads": threads})
@@ -127,6 +126,12 @@ def _fingerprints(recipe: Recipe) -> dict[str, str]:
         if stage.validation is not None:
             sources[f"stages.{stage.name}.validation"] = stage.validation
     return {name: fingerprint(data, Path()) for name, data in sources.items()}
+
+
+def _threads() -> int:
+    """As many as OMP_NUM_THREADS says, which torchrun sets to 1; else all cores."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdigit() and int(said) else os.cpu_count() or 1
 
 
 def _versions() -> dict[str, str]:

@@ -97,11 +97,6 @@ def follows() -> bool:
     return int(os.environ.get("RANK", "0")) > 0
 
 
-def beside() -> int:
-    """How many ranks share this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
 @contextmanager
 def joined() -> Iterator[Ranks]:
     """The ranks that torchrun started, or this process alone; when rank 0 leaves, it tells the others to end."""
