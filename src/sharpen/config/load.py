@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from sharpen.config.data import MANY
 from sharpen.config.recipe import Recipe
 from sharpen.errors import ConfigError
 
@@ -115,7 +116,7 @@ def _place(loc: tuple[int | str, ...], model: Model) -> _Place:
     owner: Model | None = None
     for part in loc:
         if len(here) > 1 and isinstance(part, str):  # the union's member: not in the recipe
-            here = [member for member in here if _tag(member) == part]
+            here = here if part == MANY else [member for member in here if _tag(member) == part]
             continue
         path.append(str(part))
         if isinstance(part, str):
@@ -129,7 +130,8 @@ def _models(annotation: Any) -> list[Model]:
     """The models an annotation mentions: several where it is a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for argument in get_args(annotation) for model in _models(argument)]
+    found = [model for argument in get_args(annotation) for model in _models(argument)]
+    return list(dict.fromkeys(found))
 
 
 def _tag(model: Model) -> str:
