@@ -83,7 +83,7 @@ def _row(header: list[str], cells: list[str], where: Where) -> Record | DataErro
         return where.error(
             f"{len(cells)} cells, but the header names {len(header)} columns",
             value=cells,
-            remedy='Put cells that hold delimiters in quotes, and double the quotes inside them',
+            remedy="Put cells that hold delimiters in quotes, and double the quotes inside them",
         )
     record: dict[str, Any] = {name: cell for name, cell in zip(header, cells, strict=True) if cell}
     return _checked(record, where)[1]

@@ -19,6 +19,7 @@ from sharpen.rollout.base import Params, Request
 from sharpen.rollout.local import LocalSampler
 from sharpen.runs.observer import Observer
 from sharpen.runs.store import write_lines
+from sharpen.stages.routing import Router, graders
 from sharpen.stages.summary import score
 from sharpen.types import Example, Grade, Rollout
 
@@ -56,7 +57,7 @@ async def evaluate(
     greedy = await _answers(config, examples, loaded, 0.0, [(0,)], watch(f"{label}, greedy"))
     keys = [(seed, config.name, sample) for sample in range(config.samples)]
     drawn = await _answers(config, examples, loaded, config.temperature, keys, watch(f"{label}, drawn"))
-    with GraderPool(config.grader) as pool:
+    with Router({key: GraderPool(own) for key, own in graders(config.grader, config.data).items()}) as pool:
         grades = await _grade(pool, examples, greedy, 1)
         drawn_grades = await _grade(pool, examples, drawn, config.samples)
     lines = []
@@ -131,7 +132,7 @@ async def _answers(
     return rollouts
 
 
-async def _grade(pool: GraderPool, examples: Sequence[Example], rollouts: Sequence[Rollout], each: int) -> list[Grade]:
+async def _grade(pool: Router, examples: Sequence[Example], rollouts: Sequence[Rollout], each: int) -> list[Grade]:
     pairs = [(examples[place // each], rollout.sample) for place, rollout in enumerate(rollouts)]
     grades = await pool.grade_many(pairs)
     for (example, _), made in zip(pairs, grades, strict=True):

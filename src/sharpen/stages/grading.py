@@ -8,12 +8,13 @@ from hashlib import blake2b
 
 from sharpen.graders.pool import GraderPool
 from sharpen.runs.store import Journal
+from sharpen.stages.routing import Router
 from sharpen.types import Fault, Grade, Group, Rollout
 
 Key = tuple[int | str, ...]
 
 
-async def grade(groups: Sequence[Group], pool: GraderPool, journal: Journal, step: int) -> list[Group]:
+async def grade(groups: Sequence[Group], pool: GraderPool | Router, journal: Journal, step: int) -> list[Group]:
     """The groups with their grades; those the journal knows are taken from it."""
     keys: list[Key] = [
         (step, place, sample, _digest(rollout))

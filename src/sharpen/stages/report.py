@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from sharpen.data.render import Renderer
 from sharpen.guards.faults import count
 from sharpen.rl.advantages import SPREAD
 from sharpen.stages.credit import Credited
+from sharpen.stages.routing import graders
 from sharpen.train.engine import StepResult
+from sharpen.types import Group
 
 
 class Clock:
@@ -43,15 +46,13 @@ def rft_line(
         gap = {"mean": results[0].metrics.get("logprob_gap"), "max": results[0].metrics.get("logprob_gap_max")}
     grades = [made for group in credited.groups for made in group.grades]
     rollouts = [rollout for group in credited.groups for rollout in group.rollouts]
-    scores = [made.score for made in grades if made.score is not None]
     rewards = [reward for group in credited.rewards for reward in group if reward is not None]
     lengths = [rollout.sampled for rollout in rollouts]
     truncated = [rollout.sample.finish == "length" for rollout in rollouts]
     spread = [_spread(group) for group in credited.rewards]
-    name = stage.grader.name or stage.grader.type
     return {
         **result,
-        "reward": {"mean": _mean(rewards), "std": _std(rewards), "by_grader": {name: _mean(scores)}},
+        "reward": {"mean": _mean(rewards), "std": _std(rewards), "by_grader": _by_grader(stage, credited.groups)},
         "no_spread_share": _mean([float(value <= SPREAD) for value in spread]),
         "dropped_groups": sum(advantages is None for advantages in credited.advantages),
         "kl": kl,
@@ -91,6 +92,16 @@ def rollout_lines(credited: Credited, renderer: Renderer) -> list[dict[str, Any]
                 }
             )
     return lines
+
+
+def _by_grader(stage: RFT, groups: Sequence[Group]) -> dict[str, float | None]:
+    """The mean score by each grader, under its name."""
+    configs = graders(stage.grader, stage.data)
+    scores: dict[str, list[float]] = {config.name or config.type: [] for config in configs.values()}
+    for group in groups:
+        config = configs[group.example.grader]
+        scores[config.name or config.type] += [made.score for made in group.grades if made.score is not None]
+    return {name: _mean(own) for name, own in scores.items()}
 
 
 def _spread(rewards: list[float | None]) -> float:

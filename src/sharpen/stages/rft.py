@@ -20,6 +20,7 @@ from sharpen.runs.store import Journal, resume_command
 from sharpen.stages import report
 from sharpen.stages.credit import Credited, credit
 from sharpen.stages.grading import grade
+from sharpen.stages.routing import Router, graders
 from sharpen.stages.work import Work
 from sharpen.train.engine import Engine, StepResult, score
 from sharpen.train.losses import PolicyGradient
@@ -47,7 +48,7 @@ async def run(stage: RFT, work: Work) -> None:
     guard = FaultGuard(stage.max_fault_share, stage.max_fault_steps, **state)
     journal = Journal(work.run.path / "journal" / f"{stage.name}.jsonl")
     loss = _loss(stage)
-    with GraderPool(stage.grader, function=work.functions.get(stage.name)) as pool:
+    with Router(_pools(stage, work)) as pool:
         await pool.start()
         for step in range(done, stage.steps):
             clock = report.Clock()
@@ -74,6 +75,13 @@ async def run(stage: RFT, work: Work) -> None:
             work.run.rollouts(stage.name, step + 1, report.rollout_lines(credited, work.renderer))
             work.finish_step(step + 1, stage.steps, engine, line, {"running": guard.running})
     work.finish(engine)
+
+
+def _pools(stage: RFT, work: Work) -> dict[str, GraderPool]:
+    """The stage's grader, which may be a function handed over in Python, and those that its sources name."""
+    function = work.functions.get(stage.name)
+    configs = graders(stage.grader, stage.data, stage.validation)
+    return {key: GraderPool(config, function=None if key else function) for key, config in configs.items()}
 
 
 def _loss(stage: RFT) -> PolicyGradient:
@@ -155,7 +163,7 @@ def _kl(stage: RFT, reference: torch.nn.Module, credited: Credited, engine: Engi
 
 
 async def _validate(
-    stage: RFT, work: Work, sampler: Sampler, pool: GraderPool, held_out: list[Example]
+    stage: RFT, work: Work, sampler: Sampler, pool: Router, held_out: list[Example]
 ) -> dict[str, float]:
     """Mean grade of the greedy answers to the held-out prompts."""
     requests = [Request(work.renderer.example(example), ()) for example in held_out]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from sharpen.data.formats.messages import bare, check_order
-from sharpen.data.formats.parts import Parts
+from sharpen.data.formats.parts import Parts, Purpose
 from sharpen.data.formats.shapes import EXPECTED, recognise
 from sharpen.data.read import Record, Where
+from sharpen.errors import DataError
 from sharpen.types import Example, Labelled, Message, Preference
 
 
@@ -52,6 +53,29 @@ def preference(record: Record, where: Where) -> Preference | Labelled:
         _ends_with_assistant(answer, key, where)
     row = (bare(parts.messages), bare(parts.chosen), bare(parts.rejected), parts.tools)
     return Preference(row_id(record, where), *row, place=place(where))
+
+
+def prompts(record: Record, where: Where, purpose: Purpose) -> tuple[tuple[Message, ...], ...]:
+    """The prompts of a row, the same whatever it is read for: what stands before each answer, the longest last.
+
+    Plain text counts as a prompt. Raises DataError where the row has no shape, as reading it for `purpose` would.
+    """
+    for reading in _READINGS:
+        try:
+            parts = recognise(record, reading, where).convert(record, where, True)
+        except DataError:
+            continue
+        if parts.text:
+            return (({"role": "user", "content": parts.text},),)
+        talk = parts.messages
+        answers = [index for index in range(max(parts.first, 1), len(talk)) if talk[index]["role"] == "assistant"]
+        ends = answers if answers and talk[-1]["role"] == "assistant" else [*answers, len(talk)]
+        return tuple(talk[:end] for end in ends)
+    recognise(record, purpose, where).convert(record, where, True)
+    raise AssertionError("a row that has this shape was found to have none")
+
+
+_READINGS: tuple[Purpose, ...] = ("sft", "dpo", "rft")
 
 
 def row_id(record: Record, where: Where) -> str:

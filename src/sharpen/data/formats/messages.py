@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from sharpen.data.read import Where
+from sharpen.errors import DataError
 from sharpen.types import Message, Tool
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -112,6 +114,19 @@ def bare(turns: tuple[Message, ...]) -> tuple[Message, ...]:
     if not any("weight" in turn for turn in turns):
         return turns
     return tuple({key: value for key, value in turn.items() if key != "weight"} for turn in turns)
+
+
+def require_text(turns: Sequence[Message], place: str) -> None:
+    """Raise DataError for content in parts: it is kept in an Example, but no model here can see it."""
+    for index, turn in enumerate(turns):
+        if not isinstance(turn["content"], str):
+            raise DataError(
+                "content in parts (images, audio) cannot be trained on or answered: no vision model is supported",
+                file=place,
+                field=f"messages[{index}].content",
+                value=turn["content"],
+                remedy="Give one text, or remove the row",
+            )
 
 
 def parsed(value: Any, field: str, where: Where) -> Any:

@@ -42,8 +42,8 @@ def kto(record: Record, where: Where, images: bool) -> Parts:
 def preference(record: Record, where: Where, images: bool) -> Parts:
     """TRL's `{"prompt": ..., "chosen": ..., "rejected": ...}`; the two may begin with the prompt."""
     asked = turns(record["prompt"], "prompt", "user", where, images)
-    pair = [_answer(record[key], key, asked, where, images) for key in ("chosen", "rejected")]
-    return _pair(asked, *pair, where, tools=tools(record.get("tools"), where))
+    chosen, rejected = (_answer(record[key], key, asked, where, images) for key in ("chosen", "rejected"))
+    return _pair(asked, chosen, rejected, where, tools=tools(record.get("tools"), where))
 
 
 def implicit_preference(record: Record, where: Where, images: bool) -> Parts:
@@ -76,8 +76,10 @@ def openai_preference(record: Record, where: Where, images: bool) -> Parts:
     if not isinstance(given, dict) or "messages" not in given:
         raise where.error("not an input", field="input", value=given, remedy='Write {"messages": [...]}')
     asked = messages(given["messages"], "input.messages", where, images)
-    pair = [_answer(record[key], key, (), where, images) for key in ("preferred_output", "non_preferred_output")]
-    return _pair(asked, *pair, where, tools=tools(given.get("tools"), where, "input.tools"))
+    chosen, rejected = (
+        _answer(record[key], key, (), where, images) for key in ("preferred_output", "non_preferred_output")
+    )
+    return _pair(asked, chosen, rejected, where, tools=tools(given.get("tools"), where, "input.tools"))
 
 
 def text(record: Record, where: Where, images: bool) -> Parts:
