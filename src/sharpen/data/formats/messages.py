@@ -48,6 +48,9 @@ def message(turn: Any, field: str, where: Where, images: bool = False) -> Messag
     role = _SAME.get(role, role) if isinstance(role, str) else role
     if role not in ROLES:
         raise where.error("unknown role", field=f"{field}.role", value=role, remedy=f"Use one of {', '.join(ROLES)}")
+    said = turn.get("content")
+    if len(turn) == 2 and isinstance(said, str) and said.strip():  # nearly every turn: nothing more to look at
+        return {"role": role, "content": said}
     made: Message = {"role": role, "content": ""}
     for key, value in turn.items():
         if key in ("role", "content") or value is None:

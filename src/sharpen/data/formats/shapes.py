@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sharpen.data.formats import columns, openai, others
@@ -54,10 +55,9 @@ EXPECTED: dict[Purpose, str] = {
 
 def recognise(record: Record, purpose: Purpose, where: Where) -> Shape:
     """The shape of a row, by its keys. Raises DataError with the mapping to add where there is none."""
-    names = {key for key, value in record.items() if value is not None}
-    of_purpose = {"rft"} if purpose == "rft" else {"sft", "dpo"}
-    fits = _most_telling(shape for shape in SHAPES if shape.purposes & of_purpose and _fits(shape, names, record))
-    own = [shape for shape in fits if purpose in shape.purposes]
+    names = frozenset(key for key, value in record.items() if value is not None)
+    has_label = "label" in names and isinstance(record["label"], bool | str) and record["label"] in openai.LABELS
+    fits, own = _fitting(names, purpose, has_label)
     if len(own) == 1:
         return own[0]
     if own:
@@ -73,10 +73,13 @@ def recognise(record: Record, purpose: Purpose, where: Where) -> Shape:
     )
 
 
-def _fits(shape: Shape, names: set[str], record: Record) -> bool:
-    if not shape.keys <= names:
-        return False
-    return shape.name != "KTO" or (isinstance(record["label"], bool | str) and record["label"] in openai.LABELS)
+@lru_cache(maxsize=256)  # the rows of a file have few sets of keys
+def _fitting(names: frozenset[str], purpose: Purpose, has_label: bool) -> tuple[list[Shape], list[Shape]]:
+    """The shapes whose keys are all there, and those among them that serve the purpose."""
+    of_purpose = {"rft"} if purpose == "rft" else {"sft", "dpo"}
+    known = (shape for shape in SHAPES if shape.purposes & of_purpose and (has_label or shape.name != "KTO"))
+    fits = _most_telling(shape for shape in known if shape.keys <= names)
+    return fits, [shape for shape in fits if purpose in shape.purposes]
 
 
 def _most_telling(found: Iterable[Shape]) -> list[Shape]:
