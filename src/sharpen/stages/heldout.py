@@ -84,7 +84,8 @@ class HeldOut:
         seen: set[bytes] = set()
         for row in read_labelled(stage.data, base):
             rows.append(row)
-            seen.update(key for key in overlap.keys(row) if key in wanted)
+            if wanted:
+                seen.update(key for key in overlap.keys(row) if key in wanted)
         for source in sources(stage.data):
             if isinstance(source, ReasoningGymData):  # its bare questions too, which labelled rows do not carry
                 seen |= training_keys(source, base, labelled=True, among=wanted)
