@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sharpen.data.read import Record, Where, check
 from sharpen.errors import DataError
@@ -26,22 +26,19 @@ def csv_records(path: Path, delimiter: str) -> Iterator[tuple[Where, Record | Da
     csv.field_size_limit(min(MAX_CELL, sys.maxsize))
     start = 1
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
+        with path.open("rb") as file:
+            reader = csv.reader(_decoded(file, path), delimiter=delimiter, strict=True)
             header = _header(next(reader, []), Where(str(path), 1))
             start = reader.line_num + 1
             for cells in reader:
                 where, start = Where(str(path), start), reader.line_num + 1
                 if cells:
                     yield where, _row(header, cells, where)
-    except UnicodeDecodeError as error:
-        place = Where(str(path), start)
-        yield place, place.error(f"not valid UTF-8: {error.reason}", remedy="Save the file as UTF-8")
     except csv.Error as error:
         place = Where(str(path), start)
         yield place, place.error(f"not CSV: {error}", remedy='Put cells with line ends, delimiters or " in quotes')
     except DataError as error:
-        yield Where(str(path), 1), error
+        yield Where(str(path), start), error
 
 
 def parquet_records(path: Path) -> Iterator[tuple[Where, Record | DataError]]:
@@ -66,6 +63,19 @@ def parquet_records(path: Path) -> Iterator[tuple[Where, Record | DataError]]:
         yield where, where.error(f"not a Parquet file that can be read: {error}", remedy="Write the file again")
     except DataError as error:
         yield Where(str(path), 1), error
+
+
+def _decoded(file: BinaryIO, path: Path) -> Iterator[str]:
+    """The lines as text, each decoded alone, so that a fault is told with its own line."""
+    for number, raw in enumerate(file, start=1):
+        try:
+            yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            around = raw[max(0, error.start - 10) : error.end + 10]
+            where = Where(str(path), number)
+            raise where.error(
+                f"not valid UTF-8: {error.reason}", value=around, remedy="Save the file as UTF-8"
+            ) from error
 
 
 def _header(cells: list[str], where: Where) -> list[str]:
