@@ -19,11 +19,15 @@ class Corpus:
     def __init__(self, folder: Path) -> None:
         self._file = tempfile.TemporaryFile(dir=folder)
         self._ends = array("Q", [0])
+        self._at_end = True
 
     def append(self, row: Labelled) -> None:
         """Add a row at the end."""
         plain = (row.id, row.messages, row.trained, row.tools, row.text, row.desirable, row.place)
         # Only this process writes the file and reads it, so that unpickling runs nobody else's code.
+        if not self._at_end:
+            self._file.seek(self._ends[-1])
+            self._at_end = True
         self._file.write(raw := pickle.dumps(plain, pickle.HIGHEST_PROTOCOL))
         self._ends.append(self._ends[-1] + len(raw))
 
@@ -38,4 +42,5 @@ class Corpus:
         if not 0 <= index < len(self):
             raise IndexError(index)
         self._file.seek(self._ends[index])
+        self._at_end = False
         return Labelled(*pickle.loads(self._file.read(self.size(index))))
