@@ -71,7 +71,7 @@ def test_an_array_is_read_a_window_at_a_time(tmp_path: Path, monkeypatch: pytest
     assert widest < 3000, "not the whole 110 kB"
 
 
-ARRAY_FAULTS = {
+ARRAY_FAULTS: dict[str, tuple[bytes | str, int | None, str]] = {
     "a number": ('[{"a": 1}, 3, {"a": 2}]', 2, "not a JSON object"),
     "NaN": ('[{"a": NaN}]', 1, "not a finite number"),
     "key twice": ('[{"a": 1}, {"a": 1, "a": 2}]', 2, "the key occurs twice"),
@@ -126,7 +126,7 @@ def test_csv_and_tsv_rows_come_with_the_line_they_begin_on(tmp_path: Path) -> No
     assert records(write(tmp_path / "a.tsv", "a\tb\n1,5\t2\n")) == [{"a": "1,5", "b": "2"}]
 
 
-TABLE_FAULTS = {
+TABLE_FAULTS: dict[str, tuple[bytes | str, int | None, str, str]] = {
     "ragged": ("a,b\n1,2\n3\n", 3, "", "1 cells, but the header names 2 columns"),
     "too many": ("a,b\n1,2,3\n", 2, "", "3 cells, but the header names 2"),
     "column twice": ("a,a\n1,2\n", 1, "a", "a column occurs twice"),

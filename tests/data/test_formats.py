@@ -116,6 +116,11 @@ LABELLED_FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
         "messages",
         "not end with",
     ),
+    "messages as strange JSON": (
+        {"messages": '[{"role": "user", "content": NaN}]'},
+        "messages.0.content",
+        "not a finite",
+    ),
     "messages as broken JSON": ({"messages": "[{"}, "messages", "not JSON"),
     "preference": (
         {"prompt": "x", "chosen": "a", "rejected": "b"},
@@ -277,7 +282,7 @@ def test_prompts_are_the_same_whatever_a_row_is_read_for() -> None:
     both = {"prompt": "1+1=", "completion": "2", "label": True}
     talk = {"messages": [SYSTEM, ASK, SAY, ASK, SAY]}
     for purpose in ("sft", "rft", "dpo"):
-        assert formats.prompts(both, WHERE, purpose) == ((ASK,),)  # type: ignore[arg-type]
+        assert formats.prompts(both, WHERE, purpose) == ((ASK,),)
     assert formats.prompts(talk, WHERE, "sft") == ((SYSTEM, ASK), (SYSTEM, ASK, SAY, ASK))
     assert formats.prompts({"messages": [ASK]}, WHERE, "rft") == ((ASK,),)
     with pytest.raises(DataError, match="RFT reads"):

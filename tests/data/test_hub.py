@@ -123,7 +123,7 @@ def test_a_split_is_found_by_the_names_of_files(name: str, files: list[str], exp
     assert found and hub.choose(found, files, []) == expected
 
 
-CONFIGS = [
+CONFIGS: list[dict[str, Any]] = [
     {
         "config_name": "main",
         "data_files": [{"split": "train", "path": "main/tr*"}, {"split": "test", "path": ["x.csv"]}],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,10 @@ from typing import Any
 import pytest
 
 from sharpen.config.data import FileData
+from sharpen.data import files, formats, overlap
 from sharpen.data.formats.shapes import SHAPES
 from sharpen.data.source import read_examples, read_labelled, read_preferences
+from sharpen.errors import DataError
 from sharpen.types import Example, Labelled, Preference
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -30,7 +34,7 @@ def table() -> list[tuple[str, str, str, str]]:
 
 def read(fixture: str, purpose: str) -> list[Any]:
     door = {"sft": read_labelled, "rft": read_examples, "dpo": read_preferences}[purpose]
-    return list(door(FileData(path=fixture), FIXTURES))  # type: ignore[operator]
+    return list(door(FileData(path=fixture), FIXTURES))
 
 
 def told(row: Example | Labelled | Preference) -> list[str]:
@@ -129,3 +133,42 @@ def test_labels_and_reasoning_are_kept() -> None:
     assert [row.desirable for row in read("kto.jsonl", "dpo")] == [True, False]
     assert read("chat-reasoning.jsonl", "sft")[0].messages[1]["reasoning_content"].startswith("17 + 20")
     assert all("weight" not in turn for turn in read("chat.jsonl", "sft")[0].messages)
+
+
+ODD: list[Any] = [None, True, 0, 1.5, "", " ", "x", "[", "{}", [], {}, [None], [[]], [{}], {"role": []}, {"a": {}}]
+
+
+def mutated(value: Any, draw: random.Random) -> Any:
+    """The value with one place of it, at whatever depth, replaced by something odd or taken away."""
+    if isinstance(value, dict | list) and value and draw.random() < 0.85:
+        keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+        key = draw.choice(keys)
+        copy = value.copy()
+        if draw.random() < 0.1:
+            del copy[key]
+        else:
+            copy[key] = mutated(value[key], draw)
+        return copy
+    return draw.choice(ODD)
+
+
+@pytest.mark.parametrize("fixture", [path.name for path in sorted(FIXTURES.glob("*.json*"))])
+def test_a_mutated_row_of_any_shape_is_read_or_refused_never_a_crash(fixture: str) -> None:
+    draw = random.Random(fixture)
+    refused = 0
+    for where, record in [*files.rows(FIXTURES / fixture)] * 150:
+        row = mutated(mutated(record, draw), draw) if draw.random() < 0.5 else mutated(record, draw)
+        if not isinstance(row, dict):
+            continue
+        for make in (formats.labelled, formats.example, formats.preference):
+            try:
+                made = make(row, where)
+                if not isinstance(made, Preference):
+                    overlap.keys(made)
+            except DataError as error:
+                assert error.file and error.remedy
+                refused += 1
+        for purpose in ("sft", "rft", "dpo"):
+            with contextlib.suppress(DataError):
+                formats.prompts(row, where, purpose)
+    assert refused > 100

@@ -101,7 +101,7 @@ def test_rows_that_share_a_prompt_of_any_trained_turn_stay_on_one_side() -> None
     given = tuple(row for n in range(20) for row in (talk(n), talk(n, " ".join(sentence(500 + n)), "another answer")))
     sides = []
     for which in ("train", "test"):
-        data = InlineData(rows=given, split=Split(test=0.3, part=which))  # type: ignore[arg-type]
+        data = InlineData(rows=given, split=Split(test=0.3, part=which))
         sides.append({key for row in read_labelled(data, BASE) for key in overlap.keys(row)})
     assert sides[0] and sides[1] and sides[0].isdisjoint(sides[1])
 

@@ -58,7 +58,11 @@ STEEP = {"lr": 0.03, "warmup_ratio": 0.0}
 TWICE = {"num_iterations": 4}
 
 CHOICE = [{**row, "other": row["prompt"] + " again"} for row in labelled("five", 8)]
-SUMS = {"params": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}, "start": 0, "count": 6}
+SUMS: dict[str, Any] = {
+    "params": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
+    "start": 0,
+    "count": 6,
+}
 
 CASES: dict[str, Case] = {
     "Recipe.model": Case(None, SECOND_MODEL),

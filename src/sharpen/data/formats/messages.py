@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sharpen.data.read import Where
+from sharpen.data.read import Where, check
 from sharpen.errors import DataError
 from sharpen.types import Message, Tool
 
@@ -137,9 +137,11 @@ def parsed(value: Any, field: str, where: Where) -> Any:
     if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
         return value
     try:
-        return json.loads(value)
+        found = json.loads(value)
     except (ValueError, RecursionError) as error:
         raise where.error(f"not JSON: {error}", field=field, value=value, remedy="Mend the JSON text") from error
+    check({field: found}, where)  # NaN, lone surrogates, depth: as in the row itself
+    return found
 
 
 def _parts(value: list[Any], field: str, where: Where, images: bool) -> str | list[Any]:
