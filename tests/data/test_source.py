@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from sharpen.config.data import FileData, InlineData, ReasoningGymData
+from sharpen.config.graders import StringCheck
+from sharpen.config.load import parse
 from sharpen.data import overlap
-from sharpen.data.source import fingerprint, read_examples, read_labelled, training_keys
-from sharpen.errors import DataError
+from sharpen.data.source import fingerprint, read_examples, read_labelled, read_preferences, training_keys
+from sharpen.errors import ConfigError, DataError
 
 ROWS: tuple[dict[str, Any], ...] = (
     {"prompt": "1+1=", "completion": "2"},
@@ -104,3 +106,32 @@ def test_a_fingerprint_of_a_generator_changes_with_every_field() -> None:
         {"params": {"max_value": 9}},
     ]
     assert len({fingerprint(ReasoningGymData(**{**base, **change}), BASE) for change in changes}) == len(changes)
+
+
+def test_the_type_of_earlier_recipes_still_means_a_file() -> None:
+    stage = {"type": "sft", "data": {"type": "jsonl", "path": "a.jsonl"}}
+    assert parse({"model": "m", "stages": [stage]}).stages[0].data == FileData(path="a.jsonl")
+
+
+def test_several_sources_are_read_one_after_the_other(tmp_path: Path) -> None:
+    save(tmp_path / "a.jsonl")
+    data = (FileData(path="a.jsonl"), InlineData(rows=ROWS[:1], grader=StringCheck()))
+    rows = list(read_examples(data, tmp_path))
+    assert [row.id for row in rows] == ["a:1", "a:2", "inline:1"]
+    assert [bool(row.grader) for row in rows] == [False, False, True]
+    assert fingerprint(data, tmp_path) != fingerprint(data[:1], tmp_path)
+    with pytest.raises(ConfigError, match="imitated, not graded"):
+        list(read_labelled(data, tmp_path))
+
+
+def test_held_out_keys_alone_are_kept_where_they_are_given() -> None:
+    data = InlineData(rows=ROWS)
+    every = training_keys(data, BASE, labelled=True)
+    one = {sorted(every)[0]}
+    assert len(every) == 2
+    assert training_keys(data, BASE, labelled=True, among=one | {b"another"}) == one
+
+
+def test_generated_problems_are_no_preferences() -> None:
+    with pytest.raises(ConfigError, match="one answer, not two"):
+        list(read_preferences(ReasoningGymData(generator="gcd", count=1), BASE))
