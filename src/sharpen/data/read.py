@@ -10,9 +10,11 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from sharpen.data import quick
 from sharpen.errors import DataError
 
 Record = dict[str, Any]
@@ -35,11 +37,16 @@ class Where:
     @property
     def id(self) -> str:
         """A name for a row that has none of its own."""
-        return f"{Path(self.file).stem}:{self.line}"
+        return f"{_stem(self.file)}:{self.line}"
 
     def error(self, fact: str, *, field: str = "", value: object = None, remedy: str = "") -> DataError:
         """A DataError about this row."""
         return DataError(fact, file=self.file, line=self.line, field=field, value=value, remedy=remedy)
+
+
+@lru_cache(maxsize=16)
+def _stem(file: str) -> str:
+    return Path(file).stem
 
 
 def rows(path: Path) -> Iterator[tuple[Where, Record]]:
@@ -49,8 +56,10 @@ def rows(path: Path) -> Iterator[tuple[Where, Record]]:
     """
     empty = True
     for where, line in _lines(path):
-        record = _parse(line, where)
-        check(record, where)
+        record = quick.record(line)
+        if record is None:
+            record = _parse(line, where)
+            check(record, where)
         empty = False
         yield where, record
     if empty:

@@ -128,7 +128,7 @@ class _Run:
     async def _all(self) -> None:
         recipe, run = self.resolved.recipe, self.directory
         torch.set_num_threads(recipe.threads or 1)
-        held_out = HeldOut.read(recipe, Path())
+        held_out = HeldOut.read(recipe, Path(), run.path)
         run.event("held_out_checked", dropped=held_out.dropped)
         dtype = compute_dtype(recipe.dtype)
         done = self._done()
