@@ -38,8 +38,7 @@ def vowels(sample: dict[str, str], item: dict[str, str]) -> float:
 def prompts() -> list[Example]:
     """One example a topic; `item` could carry fields for the grader."""
     return [
-        Example(id=topic, messages=({"role": "user", "content": f"Say something about {topic}."},))
-        for topic in TOPICS
+        Example(id=topic, messages=({"role": "user", "content": f"Say something about {topic}."},)) for topic in TOPICS
     ]
 
 

@@ -5,22 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sharpen.data.plain import Marks, Plain
 from sharpen.errors import DataError
 from sharpen.types import Example, Labelled, Message, Sample, Segment
 from sharpen.types import Sequence as Row
 
 
 class Renderer:
-    """Renders conversations with a model's own tokenizer and chat template."""
+    """Renders conversations with a model's own tokenizer and chat template.
+
+    The text of a control token inside a message stays plain text (`data.plain`).
+    """
 
     def __init__(self, tokenizer: Any, stop: frozenset[int]) -> None:
         """`stop` are the tokens that end an assistant's turn."""
         self.tokenizer = tokenizer
         self.stop = stop
+        self._plain = Plain(tokenizer)
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """The tokens after which the assistant speaks."""
-        return self._encode(self._template(messages, ask=True))
+        hidden, marks = self._plain.hide(messages)
+        return self._encode(self._template(hidden, ask=True), marks)
 
     def example(self, example: Example) -> tuple[int, ...]:
         """The prompt tokens of an example."""
@@ -30,15 +36,16 @@ class Renderer:
         """A trainer's row: the trained turns and the token that ends each are masked in, all else out.
 
         The text is rendered piece by piece, so that a turn's tokens are those the model would make after
-        its prompt. Raises DataError when the row is longer than `max_length` tokens, when the template
-        rewrites earlier turns, or when a trained turn has no end token.
+        its prompt. Raises DataError when the row is longer than `max_length` tokens, when no token of it is
+        trained, when the template rewrites earlier turns, or when a trained turn has no end token.
         """
+        messages, marks = self._plain.hide(row.messages)
         tokens: list[int] = []
         mask: list[bool] = []
         rendered = ""
         for index in row.trained:
-            opening = self._template(row.messages[:index], ask=True)
-            closing = self._template(row.messages[: index + 1], ask=False)
+            opening = self._template(messages[:index], ask=True)
+            closing = self._template(messages[: index + 1], ask=False)
             if not (opening.startswith(rendered) and closing.startswith(opening)):
                 raise DataError(
                     "the model's chat template rewrites earlier turns, so this conversation has no single rendering",
@@ -46,12 +53,16 @@ class Renderer:
                     field=f"messages[{index}]",
                     remedy="Split the conversation into one row per trained turn (prompt and completion)",
                 )
-            before = self._encode(opening[len(rendered) :])
-            turn = self._encode(closing[len(opening) :])
+            before = self._encode(opening[len(rendered) :], marks)
+            turn = self._encode(closing[len(opening) :], marks)
             tokens += [*before, *turn]
             mask += [False] * len(before) + self._turn_mask(row, index, turn)
             rendered = closing
         last = max((i for i, trained in enumerate(mask) if trained), default=-1)
+        if last < 0:
+            raise DataError(
+                "no token of the row is trained", file=row.id, remedy="Give it an answer to learn, or drop the row"
+            )
         tokens, mask = tokens[: last + 1], mask[: last + 1]
         if len(tokens) > max_length:
             raise DataError(
@@ -91,5 +102,5 @@ class Renderer:
                 remedy="Give the turns in the order and with the roles that the model knows",
             ) from error
 
-    def _encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+    def _encode(self, text: str, marks: Marks) -> tuple[int, ...]:
+        return self._plain.encode(text, marks)
