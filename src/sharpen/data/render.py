@@ -65,12 +65,7 @@ class Renderer:
             )
         tokens, mask = tokens[: last + 1], mask[: last + 1]
         if len(tokens) > max_length:
-            raise DataError(
-                f"the row is longer than max_length = {max_length} tokens",
-                file=row.id,
-                value=len(tokens),
-                remedy="Raise max_length, or shorten or drop the row",
-            )
+            raise too_long(row.id, len(tokens), max_length)
         return Row(tokens=tuple(tokens), mask=tuple(mask), atom=row.id)
 
     def sample(self, segment: Segment) -> Sample:
@@ -104,3 +99,13 @@ class Renderer:
 
     def _encode(self, text: str, marks: Marks) -> tuple[int, ...]:
         return self._plain.encode(text, marks)
+
+
+def too_long(file: str, length: int, max_length: int) -> DataError:
+    """The error of a row of `length` tokens."""
+    return DataError(
+        f"the row is longer than max_length = {max_length} tokens",
+        file=file,
+        value=length,
+        remedy="Raise max_length, or shorten or drop the row",
+    )
