@@ -32,7 +32,7 @@ def arguments(parser: ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="held-out files whose prompts must not occur",
+        help="held-out files, to find shared prompts",
     )
     check.add_argument(
         "--max-length", type=int, metavar="N", help="the longest row in tokens (with --for sft: a recipe's default)"

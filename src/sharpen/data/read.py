@@ -138,8 +138,8 @@ def _too_long(raw: bytes, max_line: int, where: Where) -> DataError:
 
 def _is_utf16(start: bytes) -> bool:
     """Whether a file that starts so has a mark of UTF-16 or 32, or is ASCII written in it."""
-    every_second = start[:64:2], start[1:64:2]
-    return start.startswith(_UTF16_32) or any(len(half) > 1 and not half.strip(b"\0") for half in every_second)
+    even, odd = (not half.strip(b"\0") for half in (start[:64:2], start[1:64:2]))
+    return start.startswith(_UTF16_32) or (len(start) > 1 and even != odd)
 
 
 def _decode(raw: bytes, where: Where) -> str | DataError:
@@ -177,7 +177,8 @@ def _parse(line: str, where: Where) -> Record:
     except RecursionError as error:
         raise where.error(f"nested more than {MAX_DEPTH} levels deep", remedy="Flatten the row") from error
     except json.JSONDecodeError as error:
-        raise where.error(f"not JSON: {error}", value=line[:80], remedy=_ONE_A_LINE) from error
+        fact = f"not JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}"
+        raise where.error(fact, value=line[:80], remedy=_ONE_A_LINE) from error
     except ValueError as error:  # Python's limit on the digits of an integer
         digits = sys.get_int_max_str_digits()
         raise where.error(f"a whole number of more than {digits} digits", remedy="Write it as text") from error
