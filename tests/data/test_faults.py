@@ -24,6 +24,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "data-faults.md"
 FILES = Path(__file__).parent / "bad"
 END = 2  # <|im_end|>
 MAX_LENGTH = 200
+ROW = re.compile(r"^\| `(\S+)` \| (sft|rft) \|.*\| (.*) \|$", re.M)
 
 _ROW = b'{"prompt": "1+1=", "completion": "2"}'
 BUILT = {
@@ -74,11 +75,9 @@ def look(name: str, purpose: Purpose, folder: Path) -> str:
         path.write_bytes(BUILT[name])
     renderer = Renderer(tiny_tokenizer(), frozenset({END}))
     report = check(path, purpose, renderer=renderer, max_length=MAX_LENGTH)
-    faults = [f"{_place(fault.line, fault.field)}{fault.fact}" for fault in report.faults]
+    faults = [f"**refused** {_place(fault.line, fault.field)}{fault.fact}" for fault in report.faults]
     assert all(fault.file == str(path) and fault.remedy for fault in report.faults)
-    return "; ".join([*(f"**refused** {fault}" for fault in faults), *_accepted(path, report, renderer)]).replace(
-        "|", "\\|"
-    )
+    return "; ".join(faults + _accepted(path, report, renderer)).replace("|", "\\|")
 
 
 def _place(line: int | None, field: str) -> str:
@@ -151,11 +150,16 @@ def test_a_line_of_a_gibibyte_is_a_fault_found_in_little_memory(tmp_path: Path) 
     assert peak < 4 * read.MAX_LINE
 
 
+def filled(line: str, folder: Path) -> str:
+    """A line of the page, its outcome as it is now."""
+    row = ROW.match(line)
+    if row is None:
+        return line
+    name, purpose, _ = row.groups()
+    return line[: row.start(3)] + look(name, "sft" if purpose == "sft" else "rft", folder) + " |"
+
+
 if __name__ == "__main__":
-    page = PAGE.read_text("utf-8")
     with tempfile.TemporaryDirectory() as scratch:
-        for case, (stage, said) in CASES.items():
-            row = re.compile(rf"^(\| `{re.escape(case)}` \| {stage} \|.*\| ){re.escape(said)} \|$", re.M)
-            now = look(case, stage, Path(scratch))
-            page = row.sub(lambda found, now=now: f"{found[1]}{now} |", page)
-    PAGE.write_text(page, "utf-8")
+        lines = [filled(line, Path(scratch)) for line in PAGE.read_text("utf-8").splitlines()]
+    PAGE.write_text("\n".join(lines) + "\n", "utf-8")

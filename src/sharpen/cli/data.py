@@ -48,8 +48,8 @@ def data(options: Namespace) -> int:
     report = check(
         options.file,
         options.purpose,
-        renderer=_renderer(options.model),
         max_length=_max_length(options),
+        renderer=_renderer(options.model),
         against=options.against,
     )
     print(data_report.as_json(report) if options.json else data_report.as_text(report, colour=_colour()))
