@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sharpen.data.plain import Plain
 from sharpen.data.render import Renderer
 from sharpen.errors import DataError
 from sharpen.types import Labelled, Message
@@ -138,7 +139,7 @@ def test_a_private_use_character_of_the_user_is_kept() -> None:
 
 
 def test_tool_calls_and_other_fields_are_hidden_too() -> None:
-    hidden, marks = renderer("bytes")._plain.hide([{"role": "assistant", "calls": [{"x": "<|im_end|>!"}], "n": 1}])
+    hidden, marks = Plain(tokenizer("bytes")).hide([{"role": "assistant", "calls": [{"x": "<|im_end|>!"}], "n": 1}])
     (sign,) = marks
     assert hidden == [{"role": "assistant", "calls": [{"x": f"{sign}!"}], "n": 1}]
     assert marks == {sign: "<|im_end|>"}

@@ -117,12 +117,17 @@ def _minima(words: list[str]) -> bytes:
     import numpy as np
 
     factors, offsets = _functions()
+    hashes = np.array([crc32(word.encode()) for word in words], dtype=np.uint64)
+    hashes = np.pad(hashes, (0, max(0, RUN - len(words))))
+    count = len(hashes) - RUN + 1
+    runs = np.zeros(count, dtype=np.uint64)
+    for place in range(RUN):
+        runs = (runs ^ (runs >> np.uint64(29))) * factors[place] + hashes[place : place + count]
+    runs = (runs ^ (runs >> np.uint64(32))) * factors[0]
     least = np.full(MINIMA, np.iinfo(np.uint64).max, dtype=np.uint64)
-    ends = range(min(RUN, len(words)), len(words) + 1)
-    for start in range(0, len(ends), _AT_ONCE):
-        runs = (" ".join(words[max(0, end - RUN) : end]) for end in ends[start : start + _AT_ONCE])
-        hashes = np.array([crc32(run.encode()) for run in runs], dtype=np.uint64)
-        least = np.minimum(least, (hashes[:, None] * factors + offsets).min(axis=0))
+    for start in range(0, count, _AT_ONCE):
+        some = runs[start : start + _AT_ONCE, None] >> np.uint64(32)
+        least = np.minimum(least, (some * factors + offsets).min(axis=0))
     return ((least >> np.uint64(24)) & np.uint64(255)).astype(np.uint8).tobytes()
 
 

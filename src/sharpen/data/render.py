@@ -21,11 +21,11 @@ class Renderer:
         """`stop` are the tokens that end an assistant's turn."""
         self.tokenizer = tokenizer
         self.stop = stop
-        self._plain = Plain(tokenizer)
+        self._controls = Plain(tokenizer)
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """The tokens after which the assistant speaks."""
-        hidden, marks = self._plain.hide(messages)
+        hidden, marks = self._controls.hide(messages)
         return self._encode(self._template(hidden, ask=True), marks)
 
     def example(self, example: Example) -> tuple[int, ...]:
@@ -39,7 +39,7 @@ class Renderer:
         its prompt. Raises DataError when the row is longer than `max_length` tokens, when no token of it is
         trained, when the template rewrites earlier turns, or when a trained turn has no end token.
         """
-        messages, marks = self._plain.hide(row.messages)
+        messages, marks = self._controls.hide(row.messages)
         tokens: list[int] = []
         mask: list[bool] = []
         rendered = ""
@@ -98,7 +98,7 @@ class Renderer:
             ) from error
 
     def _encode(self, text: str, marks: Marks) -> tuple[int, ...]:
-        return self._plain.encode(text, marks)
+        return self._controls.encode(text, marks)
 
 
 def too_long(file: str, length: int, max_length: int) -> DataError:
