@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sharpen.data import formats, read
 from sharpen.data.check import SHOWN_FAULTS, Lengths, Place, Purpose, Span, check, prompts
 from sharpen.data.render import Renderer
-from sharpen.errors import DataError
+from sharpen.errors import ConfigError, DataError
 from tests.tiny import tiny_tokenizer
 
 RENDERER = Renderer(tiny_tokenizer(), frozenset({2}))
@@ -114,6 +116,28 @@ def test_a_faulty_file_to_compare_with_is_refused_with_its_line(tmp_path: Path) 
 def test_duplicates_compare_answers_too(tmp_path: Path) -> None:
     path = write(tmp_path, pair("1+1", "2"), pair("1+1", "3"), "", pair("1+1 ", "2"))
     assert check(path, "sft").duplicates == ([(4, 1)], [])
+
+
+def test_both_answers_of_a_preference_are_rendered_and_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def preference(record: read.Record, where: read.Where) -> SimpleNamespace:
+        answers = {key: ({"role": "assistant", "content": record[key]},) for key in ("chosen", "rejected")}
+        return SimpleNamespace(id=where.id, messages=({"role": "user", "content": record["prompt"]},), **answers)
+
+    monkeypatch.setattr(formats, "preference", preference, raising=False)
+    row = {"prompt": "1+1=", "chosen": "2", "rejected": "333"}
+    report = check(write(tmp_path, row, {**row, "rejected": "334"}, row), "dpo", renderer=RENDERER)
+    assert report.lengths is not None and report.rendered is not None
+    assert report.lengths.trained == 3 * (2 + 4)
+    assert [span.text for span in report.rendered.spans if span.trained] == ["2<|im_end|>"]
+    assert report.duplicates == ([(3, 1)], [])
+
+
+def test_without_a_reader_of_preferences_they_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(formats, "preference", raising=False)
+    with pytest.raises(ConfigError, match="--for: preference rows cannot be checked"):
+        check(write(tmp_path, pair("1+1")), "dpo")
 
 
 CHAT = {

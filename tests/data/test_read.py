@@ -6,10 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from sharpen.data import formats, read
+from sharpen.data import read
 from sharpen.errors import DataError
 
 ROW = b'{"prompt": "1+1=", "completion": "2"}'
@@ -106,51 +104,3 @@ def test_rows_from_python_must_be_json_too() -> None:
         read.check({"a": [{1}]}, where)
     with pytest.raises(DataError, match="a key is not text"):
         read.check({"a": {1: 2}}, where)
-
-
-VALID = b"\n".join(
-    [
-        b'{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "h\xc3\xa9"}]}',
-        ROW,
-        b'{"prompt": [{"role": "user", "content": "\\u00e9"}], "completion": "y", "id": 3, "x": [1e3, null]}',
-    ]
-)
-
-EDIT = st.tuples(
-    st.integers(0, len(VALID)),
-    st.integers(0, 6),
-    st.one_of(
-        st.binary(max_size=4),
-        st.sampled_from(
-            [
-                b"NaN",
-                b"1e999",
-                b'"',
-                b"\\ud800",
-                b"\\u0000",
-                b"{",
-                b"[" * 300,
-                b"}",
-                b"\n",
-                b"null",
-                b'"role"',
-                b",",
-            ]
-        ),
-    ),
-)
-
-
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(edits=st.lists(EDIT, min_size=1, max_size=4))
-def test_a_mutated_file_is_read_or_refused_never_a_crash(tmp_path: Path, edits: list[tuple[int, int, bytes]]) -> None:
-    content = VALID
-    for start, length, new in edits:
-        content = content[:start] + new + content[start + length :]
-    path = write(tmp_path, content)
-    for make in (formats.labelled, formats.example):
-        try:
-            for where, record in read.rows(path):
-                make(record, where)
-        except DataError as error:
-            assert error.file == str(path)
