@@ -96,6 +96,11 @@ def test_a_template_that_rewrites_earlier_turns_is_refused_with_the_turn() -> No
     assert trained_text(renderer, renderer.labelled(Labelled("a", messages, (3,)), 1000)) == "4<|im_end|>"
 
 
+def test_a_row_without_a_trained_turn_is_refused(renderer: Renderer) -> None:
+    with pytest.raises(DataError, match="no token of the row is trained"):
+        renderer.labelled(Labelled("a", chat("1+1?", "2"), ()), 1000)
+
+
 def test_a_template_without_an_end_token_is_refused() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"

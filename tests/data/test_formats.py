@@ -107,10 +107,10 @@ LABELLED_FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "no tools": ({"messages": [ASK, SAY], "tools": "weather"}, "tools", "not a list of tools"),
     "tool without a call": (
         {"messages": [ASK, {"role": "tool", "content": "x"}, SAY]},
-        "",
+        "messages",
         "turn 1 should be assistant",
     ),
-    "call without an answer": ({"messages": [ASK, CALL, ASK, SAY]}, "", "turn 2 should be tool"),
+    "call without an answer": ({"messages": [ASK, CALL, ASK, SAY]}, "messages", "turn 2 should be tool"),
     "ends with a call's answer": (
         {"messages": [ASK, CALL, {"role": "tool", "content": "x"}]},
         "messages",
@@ -143,13 +143,15 @@ LABELLED_FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
         "content in parts",
     ),
     "Bedrock's version": ({"schemaVersion": "2", "messages": [ASK, SAY]}, "schemaVersion", "unknown schemaVersion"),
-    "late system": ({"messages": [ASK, SYSTEM, SAY]}, "", "turn 1 should be assistant"),
-    "two systems": ({"messages": [SYSTEM, SYSTEM, ASK, SAY]}, "", "turn 1 should be user"),
-    "two users": ({"messages": [ASK, ASK, SAY]}, "", "turn 1 should be assistant"),
-    "assistant first": ({"messages": [SAY]}, "", "turn 0 should be user"),
+    "late system": ({"messages": [ASK, SYSTEM, SAY]}, "messages", "turn 1 should be assistant"),
+    "two systems": ({"messages": [SYSTEM, SYSTEM, ASK, SAY]}, "messages", "turn 1 should be user"),
+    "two users": ({"messages": [ASK, ASK, SAY]}, "messages", "turn 1 should be assistant"),
+    "assistant first": ({"messages": [SAY]}, "messages", "turn 0 should be user"),
     "completion by the user": ({"prompt": "x", "completion": [ASK, SAY]}, "completion.0.role", "must begin"),
     "completion left open": ({"prompt": "x", "completion": [SAY, ASK]}, "completion", "does not end"),
-    "prompt ends with assistant": ({"prompt": [ASK, SAY], "completion": "x"}, "", "roles out of order"),
+    "prompt out of order": ({"prompt": [ASK, ASK], "completion": "x"}, "prompt", "turn 1 should be assistant"),
+    "completion is null": ({"prompt": "x", "completion": None, "note": None}, "completion", "completion is null"),
+    "prompt ends with assistant": ({"prompt": [ASK, SAY], "completion": "x"}, "completion", "roles out of order"),
 }
 
 
@@ -166,11 +168,12 @@ def test_a_row_that_cannot_be_imitated_is_told_why(name: str) -> None:
 
 EXAMPLE_FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown shape": ({"text": "x"}, "", "its keys are ['text']"),
+    "messages are null": ({"messages": None, "answer": 1}, "messages", "messages is null"),
     "two shapes": ({"messages": [ASK], "prompt": "x"}, "", "several shapes (chat, prompt)"),
     "SFT row": ({"messages": [ASK, SAY]}, "messages.1.role", "as rows for SFT do"),
     "SFT prompt": ({"prompt": [ASK, SAY]}, "prompt.1.role", "as rows for SFT do"),
     "no tool": ({"prompt": "x", "tools": [{}]}, "tools.0", "not a tool"),
-    "two users": ({"messages": [ASK, ASK]}, "", "turn 1 should be assistant"),
+    "two users": ({"messages": [ASK, ASK]}, "messages", "turn 1 should be assistant"),
 }
 
 
@@ -202,6 +205,16 @@ PREFERENCE_FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
         {"prompt": "x", "chosen": [ASK], "rejected": "b"},
         "chosen.0.role",
         "must begin with an assistant",
+    ),
+    "OpenAI's input out of order": (
+        {"input": {"messages": [SAY]}, "preferred_output": [SAY], "non_preferred_output": [{**SAY, "content": "n"}]},
+        "input.messages",
+        "turn 0 should be user",
+    ),
+    "answer out of order": (
+        {"prompt": "x", "chosen": "a", "rejected": [SAY, SAY]},
+        "rejected",
+        "turn 2 should be user",
     ),
     "input": ({"input": "x", "preferred_output": [SAY], "non_preferred_output": [SAY]}, "input", "not an input"),
 }

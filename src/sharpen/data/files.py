@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sharpen.data import array, read, tables
@@ -18,26 +18,33 @@ _PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip (or a spreadsheet)", b"\x28\
 
 def rows(path: Path) -> Iterator[tuple[Where, Record]]:
     """The records of a file with their places. Raises DataError at the first fault, and for a file without rows."""
-    empty = True
     for where, record in records(path):
         if isinstance(record, DataError):
             raise record
-        empty = False
         yield where, record
-    if empty:
-        raise DataError("the file has no rows", file=str(path), remedy="Give it at least one")
 
 
 def records(path: Path) -> Iterator[tuple[Where, Record | DataError]]:
     """The records of a file, or the fault of each, with their places; a bad row does not end it.
 
-    A place's line is the line in JSONL and CSV, and the row's number in JSON arrays and Parquet.
-    Raises DataError for a file that cannot be read at all.
+    A place's line is the line in JSONL and CSV, and the row's number in JSON arrays and Parquet. A fault of the
+    whole file (packed, without rows) has no line. Raises DataError only when the file cannot be read.
     """
+    empty = True
+    for found in _contained(path):
+        empty = False
+        yield found
+    if empty:
+        yield Where(str(path), 1), DataError("the file has no rows", file=str(path), remedy="Give it at least one")
+
+
+def _contained(path: Path) -> Iterable[tuple[Where, Record | DataError]]:
+    """What the file's container holds."""
     start = _start(path)
     for mark, name in _PACKED.items():
         if start.startswith(mark):
-            raise DataError(f"a {name} file", file=str(path), remedy="Unpack it, or save it as JSONL, CSV or Parquet")
+            remedy = "Unpack it, or save it as JSONL, CSV or Parquet"
+            return [(Where(str(path), 1), DataError(f"a {name} file", file=str(path), remedy=remedy))]
     suffix = path.suffix.lower()
     if start.startswith(b"PAR1") or suffix == ".parquet":
         return tables.parquet_records(path)
@@ -45,16 +52,7 @@ def records(path: Path) -> Iterator[tuple[Where, Record | DataError]]:
         return tables.csv_records(path, "," if suffix == ".csv" else "\t")
     if start.removeprefix(codecs.BOM_UTF8).lstrip(b" \t\r\n").startswith(b"["):
         return array.records(path)
-    return _lines(path)
-
-
-def _lines(path: Path) -> Iterator[tuple[Where, Record | DataError]]:
-    try:
-        yield from read.rows(path)
-    except DataError as error:
-        if error.line is None:
-            raise
-        yield Where(str(path), error.line), error
+    return read.records(path)
 
 
 def _start(path: Path) -> bytes:

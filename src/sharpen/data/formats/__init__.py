@@ -26,7 +26,7 @@ def example(record: Record, where: Where) -> Example:
     """
     shape = recognise(record, "rft", where)
     parts = shape.convert(record, where, True)
-    check_order(parts.messages, where)
+    check_order(parts.messages, parts.first, (parts.asked, parts.field), where)
     if parts.messages[-1]["role"] == "assistant":
         raise where.error(
             "the prompt ends with an assistant turn, as rows for SFT do",
@@ -49,7 +49,7 @@ def preference(record: Record, where: Where) -> Preference | Labelled:
     for answer, key in ((parts.chosen, "chosen"), (parts.rejected, "rejected")):
         if not answer:
             raise where.error(f"nothing is left of {key} after the prompt", field=key, remedy="Give both an answer")
-        check_order(parts.messages + answer, where)
+        check_order(parts.messages + answer, parts.first, (parts.asked, key), where)
         _ends_with_assistant(answer, key, where)
     row = (bare(parts.messages), bare(parts.chosen), bare(parts.rejected), parts.tools)
     return Preference(row_id(record, where), *row, place=place(where))
@@ -93,7 +93,7 @@ def _labelled(parts: Parts, record: Record, where: Where) -> Labelled:
     if parts.text:
         return Labelled(row_id(record, where), (), (), text=parts.text, place=place(where))
     talk = parts.messages
-    check_order(talk, where)
+    check_order(talk, parts.first, (parts.asked, parts.field), where)
     _ends_with_assistant(talk, parts.field, where)
     spoken = [index for index in range(parts.first, len(talk)) if talk[index]["role"] == "assistant"]
     trained = tuple(index for index in spoken if talk[index].get("weight", 1) == 1)

@@ -93,8 +93,11 @@ def tools(value: Any, where: Where, field: str = "tools") -> tuple[Tool, ...]:
     return tuple(_tool(tool, f"{field}.{index}", where) for index, tool in enumerate(value))
 
 
-def check_order(turns: tuple[Message, ...], where: Where) -> None:
-    """At most one system turn, at the start; then user and assistant in turns, tools after a call."""
+def check_order(turns: tuple[Message, ...], first: int, fields: tuple[str, str], where: Where) -> None:
+    """At most one system turn, at the start; then user and assistant in turns, tools after a call.
+
+    `fields` are where the turns before number `first` came from, and where the others did, for errors.
+    """
     start = 1 if turns and turns[0]["role"] == "system" else 0
     wanted: tuple[str, ...] = ("user",)
     for index in range(start, len(turns)):
@@ -102,6 +105,7 @@ def check_order(turns: tuple[Message, ...], where: Where) -> None:
         if role not in wanted:
             raise where.error(
                 f"roles out of order: turn {index} should be {' or '.join(wanted)}",
+                field=fields[index >= first],
                 value=[turn["role"] for turn in turns],
                 remedy="After an optional system turn, user and assistant alternate; join neighbours."
                 " A tool's turn follows an assistant's `tool_calls`",

@@ -7,7 +7,7 @@ from typing import Any
 from sharpen.data.formats.messages import messages, tools, turns
 from sharpen.data.formats.parts import Parts
 from sharpen.data.read import Record, Where
-from sharpen.types import Message
+from sharpen.types import Message, Tool
 
 LABELS = {True: True, False: False, "true": True, "false": False, "True": True, "False": False}
 """What a KTO row's `label` may be; CSV files hold it as text."""
@@ -43,7 +43,7 @@ def preference(record: Record, where: Where, images: bool) -> Parts:
     """TRL's `{"prompt": ..., "chosen": ..., "rejected": ...}`; the two may begin with the prompt."""
     asked = turns(record["prompt"], "prompt", "user", where, images)
     chosen, rejected = (_answer(record[key], key, asked, where, images) for key in ("chosen", "rejected"))
-    return _pair(asked, chosen, rejected, where, tools=tools(record.get("tools"), where))
+    return _pair(asked, chosen, rejected, where, tools=tools(record.get("tools"), where), field="prompt")
 
 
 def implicit_preference(record: Record, where: Where, images: bool) -> Parts:
@@ -67,7 +67,8 @@ def implicit_preference(record: Record, where: Where, images: bool) -> Parts:
             value=rejected[0],
             remedy="Begin both with the same messages",
         )
-    return _pair(chosen[:same], chosen[same:], rejected[same:], where, tools=tools(record.get("tools"), where))
+    rest = (chosen[same:], rejected[same:])
+    return _pair(chosen[:same], *rest, where, tools=tools(record.get("tools"), where), field="chosen")
 
 
 def openai_preference(record: Record, where: Where, images: bool) -> Parts:
@@ -79,7 +80,8 @@ def openai_preference(record: Record, where: Where, images: bool) -> Parts:
     chosen, rejected = (
         _answer(record[key], key, (), where, images) for key in ("preferred_output", "non_preferred_output")
     )
-    return _pair(asked, chosen, rejected, where, tools=tools(given.get("tools"), where, "input.tools"))
+    listed = tools(given.get("tools"), where, "input.tools")
+    return _pair(asked, chosen, rejected, where, tools=listed, field="input.messages")
 
 
 def text(record: Record, where: Where, images: bool) -> Parts:
@@ -99,11 +101,17 @@ def _answer(value: Any, key: str, asked: tuple[Message, ...], where: Where, imag
 
 
 def _pair(
-    asked: tuple[Message, ...], chosen: tuple[Message, ...], rejected: tuple[Message, ...], where: Where, *, tools: Any
+    asked: tuple[Message, ...],
+    chosen: tuple[Message, ...],
+    rejected: tuple[Message, ...],
+    where: Where,
+    *,
+    tools: tuple[Tool, ...],
+    field: str,
 ) -> Parts:
     if chosen == rejected:
         raise where.error("chosen and rejected are the same", value=chosen, remedy="Remove the row: it teaches nothing")
-    return Parts(asked, len(asked), tools, chosen=chosen, rejected=rejected, field="chosen")
+    return Parts(asked, len(asked), tools, chosen=chosen, rejected=rejected, field="chosen", asked=field)
 
 
 def _begins_with_assistant(said: tuple[Message, ...], key: str, where: Where) -> None:

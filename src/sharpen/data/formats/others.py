@@ -34,7 +34,9 @@ def alpaca_prompt(record: Record, where: Where, images: bool) -> Parts:
             raise where.error(f"{key} is not text", field=key, value=record[key], remedy="Give a text")
     asked = "\n\n".join(part for part in (record["instruction"], record.get("input")) if part)
     talk = _system(record, where) + turns(asked, "instruction", "user", where)
-    return Parts(talk, first=len(talk), tools=tools(record.get("tools"), where), field="instruction")
+    return Parts(
+        talk, first=len(talk), tools=tools(record.get("tools"), where), field="instruction", asked="instruction"
+    )
 
 
 def alpaca(record: Record, where: Where, images: bool) -> Parts:
@@ -43,7 +45,7 @@ def alpaca(record: Record, where: Where, images: bool) -> Parts:
     if not isinstance(record["output"], str):
         raise where.error("output is not text", field="output", value=record["output"], remedy="Give a text")
     said = turns(record["output"], "output", "assistant", where)
-    return Parts(asked.messages + said, asked.first, asked.tools, field="output")
+    return Parts(asked.messages + said, asked.first, asked.tools, field="output", asked="instruction")
 
 
 def sharegpt(record: Record, where: Where, images: bool) -> Parts:

@@ -28,6 +28,8 @@ class Parts:
     desirable: bool | None = None
     field: str = "messages"
     """Where the last message came from, for errors."""
+    asked: str = "prompt"
+    """Where the messages before `first` came from, or those before `chosen`."""
 
 
 Converter = Callable[[Record, Where, bool], Parts]

@@ -67,6 +67,9 @@ def recognise(record: Record, purpose: Purpose, where: Where) -> Shape:
         )
     if fits:
         raise _of_another_purpose(fits[0], record, purpose, where)
+    for shape in _fitting(frozenset(record), purpose, has_label)[1]:
+        null = min(shape.keys - names)
+        raise where.error(f"{null} is null", field=null, remedy="Give it a value, or remove the row")
     raise where.error(
         f"not a row of this kind; its keys are {sorted(record)}",
         remedy=columns.suggestion(record, purpose) + EXPECTED[purpose],
