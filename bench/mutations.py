@@ -251,10 +251,14 @@ MUTATIONS = [
         ("pack: reference of another", 'ref_logprobs=given("ref_logprobs")', 'ref_logprobs=given("old_logprobs")'),
     ),
     *_of(
+        "train/backward.py",
+        ("backward: never divided", "(summed.total / errand.count).backward()", "summed.total.backward()"),
+        ("backward: last microbatch only", "wide += parameter.grad", "self._wide[place] = parameter.grad.float()"),
+        ("backward: predictions not counted", "len(batch.target), sums, peaks", "1, sums, peaks"),
+    ),
+    *_of(
         "train/engine.py",
-        ("engine: never divided", "(summed.total / count).backward()", "summed.total.backward()"),
         ("engine: reports the sum", "value = totals.total / count if count", "value = totals.total if count"),
-        ("engine: last microbatch only", "master.grad += parameter.grad", "master.grad = parameter.grad.float()"),
         ("engine: warm-up a step late", "(step + 1) / (warmup + 1)", "step / (warmup + 1)"),
         ("engine: no warm-up", "if step < warmup:", "if step < 0:"),
         ("engine: cosine's sign", "(1 + math.cos", "(1 - math.cos"),

@@ -285,7 +285,7 @@ def test_the_loss_of_turns_with_a_reply_between_is_that_of_a_hand_made_mask() ->
     (total / count).backward()
     expected = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
     for budget in (1, 12, 1000):
-        engine = Engine(Bigram(vocabulary=80), Optim(lr=1e-5, max_grad_norm=1e9), 1, budget)
+        engine = Engine(Bigram(vocabulary=80), Optim(lr=1e-3, max_grad_norm=1e9), 1, budget)
         result = engine.step(rows, PolicyGradient(normalizer="token"))
         assert result.loss == pytest.approx(float(total.detach() / count), rel=1e-5)
         assert result.grad_norm == pytest.approx(float(torch.cat([g.flatten() for g in expected]).norm()), rel=1e-5)

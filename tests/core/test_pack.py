@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from sharpen.data.pack import Batch, atoms, cost, pack, sequences
 from sharpen.models.attention import Packed
-from sharpen.train.engine import forward, score
+from sharpen.train.backward import forward
+from sharpen.train.engine import score
 from sharpen.types import Sequence as Row
 from sharpen.types import Support
 

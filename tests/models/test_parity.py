@@ -15,7 +15,8 @@ from sharpen.data.pack import pack
 from sharpen.models.load import Loaded, load
 from sharpen.rollout.base import Params, Request
 from sharpen.rollout.local import LocalSampler
-from sharpen.train.engine import forward, score
+from sharpen.train.backward import forward
+from sharpen.train.engine import score
 from sharpen.types import Sequence as Row
 from tests.tiny import ARCHITECTURES, WINDOW, tiny_model
 

@@ -17,7 +17,7 @@ from sharpen.errors import DivergedError
 from sharpen.runs.observer import Observer
 from sharpen.runs.store import read_lines
 from sharpen.stages import pipeline
-from sharpen.train import engine
+from sharpen.train import backward, engine
 from tests.runs.lab import World, bits, events
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("here")
 def poison(monkeypatch: pytest.MonkeyPatch, steps: set[int], value: float, *, gradient: bool = False) -> None:
     """From now on the forward passes of these engine steps (from 1) give `value`, or that as their gradient."""
     counts: list[int] = [0]
-    original_step, original_forward = engine.Engine.step, engine.forward
+    original_step, original_forward = engine.Engine.step, backward.forward
 
     def step(self: engine.Engine, *arguments: Any, **options: Any) -> engine.StepResult:
         counts[0] += 1
@@ -43,7 +43,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, steps: set[int], value: float, *, gr
         return predictions
 
     monkeypatch.setattr(engine.Engine, "step", step)
-    monkeypatch.setattr(engine, "forward", forward)
+    monkeypatch.setattr(backward, "forward", forward)
 
 
 def everything_saved_is_finite(run: Path) -> bool:

@@ -22,8 +22,12 @@ STEPS_BETWEEN_SAMPLES = 5
 
 @contextmanager
 def watching(plan: Plan) -> Iterator[Observer]:
-    """The observer that suits standard output, for as long as the run lasts."""
-    if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+    """The observer that suits standard output, for as long as the run lasts; under torchrun only rank 0 shows it."""
+    from sharpen.train.ranks import follows  # imports torch
+
+    if follows():
+        yield Observer()
+    elif sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         from sharpen.cli.live import Live  # imports rich
 
         with Live(plan, STEPS_BETWEEN_SAMPLES) as observer:

@@ -54,7 +54,7 @@ def default_folder(name: str) -> Path:
 
 
 def start(recipe: Recipe, folder: Path, *, base: Path) -> dict[str, Any]:
-    """Run a recipe, show its progress, and return its summary."""
+    """Run a recipe, show its progress, and return its summary: under torchrun an empty one on all ranks but 0."""
     from sharpen.cli.progress import Plan, watching
     from sharpen.stages import pipeline  # imports torch
 
@@ -65,6 +65,8 @@ def start(recipe: Recipe, folder: Path, *, base: Path) -> dict[str, Any]:
 
 def conclude(summary: Mapping[str, Any], folder: Path) -> None:
     """Print what came out: the table, the verdict, the time, and where the report lies."""
+    if not summary:  # a rank that only lent its compute
+        return
     from sharpen.cli.table import results  # imports rich
     from sharpen.reports.numbers import duration, finite
 

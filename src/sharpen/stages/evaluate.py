@@ -19,14 +19,15 @@ from sharpen.guards.faults import failed
 from sharpen.models.load import Loaded, compute_dtype, load
 from sharpen.rollout.base import Params
 from sharpen.rollout.episodes import Answers, Attempt, make
-from sharpen.rollout.local import LocalSampler
 from sharpen.runs.observer import Observer
 from sharpen.runs.store import write_lines
 from sharpen.stages.environment import environment
+from sharpen.stages.following import SharedSampler
 from sharpen.stages.grading import judge
 from sharpen.stages.report import episode
 from sharpen.stages.routing import Router, graders
 from sharpen.stages.summary import score
+from sharpen.train.ranks import Ranks
 from sharpen.types import Example, Grade, Rollout
 
 Progress = Callable[[int, int], None]
@@ -44,11 +45,12 @@ async def evaluate(
     observer: Observer,
     label: str,
     check_stop: Callable[[], None] = lambda: None,
+    ranks: Ranks | None = None,
 ) -> list[dict[str, Any]]:
     """The model's answers to the examples, graded: one line an item, in their order.
 
-    `check_stop` is called between batches, and may raise. Raises GraderError when the grader itself fails
-    on an item: an accuracy over the rest would be biased.
+    `check_stop` is called between batches, and may raise; other `ranks` hold the model already. Raises GraderError
+    when the grader itself fails on an item: an accuracy over the rest would be biased.
     """
     if not examples:
         raise DataError("there are no held-out problems", field=f"evals.{config.name}.data")
@@ -61,9 +63,12 @@ async def evaluate(
         return progress
 
     keys = [(seed, config.name, sample) for sample in range(config.samples)]
+    sampler = SharedSampler(loaded, ranks or Ranks())
     with environment(config.env) as env:
-        greedy = await _answers(config, examples, loaded, 0.0, [(0,)], env, watch(f"{label}, greedy"))
-        drawn = await _answers(config, examples, loaded, config.temperature, keys, env, watch(f"{label}, drawn"))
+        greedy = await _answers(config, examples, loaded, sampler, 0.0, [(0,)], env, watch(f"{label}, greedy"))
+        drawn = await _answers(
+            config, examples, loaded, sampler, config.temperature, keys, env, watch(f"{label}, drawn")
+        )
     with Router({key: GraderPool(own) for key, own in graders(config.grader, config.data).items()}) as pool:
         grades = await _grade(pool, examples, greedy, 1)
         drawn_grades = await _grade(pool, examples, drawn, config.samples)
@@ -130,6 +135,7 @@ async def _answers(
     config: Eval,
     examples: Sequence[Example],
     loaded: Loaded,
+    sampler: SharedSampler,
     temperature: float,
     keys: Sequence[tuple[int | str, ...]],
     env: Answers | None,
@@ -137,7 +143,6 @@ async def _answers(
 ) -> list[Rollout]:
     """One answer for each example and key, example by example."""
     renderer = Renderer(loaded.tokenizer, loaded.stop)
-    sampler = LocalSampler(loaded.model, loaded.stop)
     attempts = [Attempt(example, (*key, example.id)) for example in examples for key in keys]
     rollouts: list[Rollout] = []
     for start in range(0, len(attempts), sampler.max_rows):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from array import array
 from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from sharpen.types import Example, Group, Rollout, Sample, Segment, Support
@@ -40,7 +39,9 @@ class Waiting:
 
 
 def _saved(rollout: Rollout) -> dict[str, Any]:
-    return {"sample": asdict(rollout.sample), "segments": [_saved_segment(segment) for segment in rollout.segments]}
+    """Without what environments add: their episodes do not wait."""
+    sample = {"text": rollout.sample.text, "finish": rollout.sample.finish}
+    return {"sample": sample, "segments": [_saved_segment(segment) for segment in rollout.segments]}
 
 
 def _saved_segment(segment: Segment) -> dict[str, Any]:

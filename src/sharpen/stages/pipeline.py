@@ -29,9 +29,11 @@ from sharpen.runs.trackers import check_installed
 from sharpen.stages import adapting, rft, sft, summary
 from sharpen.stages.evaluate import evaluate
 from sharpen.stages.extend import extended, reopen_models
+from sharpen.stages.following import follow, hand_out
 from sharpen.stages.heldout import HeldOut
 from sharpen.stages.resolve import Resolved, reopen, resolve, rewrite, settle_rates
 from sharpen.stages.work import StopFlag, Work, stage_folder
+from sharpen.train.ranks import Ranks, joined
 
 T = TypeVar("T")
 
@@ -61,16 +63,27 @@ def run(
     step under way (Interrupted). Raises RunError when `out` already holds a run or is in use.
     """
     check_installed(recipe.report_to)
-    with _full_disk(out), RunDir(out, observer) as directory:
-        if (out / "recipe.yaml").exists():
-            raise RunError(
-                "this directory already holds a run",
-                value=str(out),
-                remedy=f"Go on with it ({resume_command(out)}), or choose another --out",
-            )
-        resolved = resolve(recipe, out, base)
-        directory.event("started", model=recipe.model, stages=[stage.name for stage in recipe.stages])
-        return _Run(directory, resolved, dict(functions or {})).guarded()
+    with joined() as ranks, _full_disk(out):
+        if ranks.rank:
+            follow(ranks)
+            return {}
+        with RunDir(out, observer) as directory:
+            return _begin(recipe, directory, base, dict(functions or {}), ranks)
+
+
+def _begin(
+    recipe: Recipe, directory: RunDir, base: Path, functions: dict[str, Callable[..., Any]], ranks: Ranks
+) -> dict[str, Any]:
+    out = directory.path
+    if (out / "recipe.yaml").exists():
+        raise RunError(
+            "this directory already holds a run",
+            value=str(out),
+            remedy=f"Go on with it ({resume_command(out)}), or choose another --out",
+        )
+    resolved = resolve(recipe, out, base)
+    directory.event("started", model=recipe.model, stages=[stage.name for stage in recipe.stages])
+    return _Run(directory, resolved, functions, ranks).guarded()
 
 
 def resume(
@@ -82,21 +95,32 @@ def resume(
     """
     if not (out / "recipe.yaml").exists():
         raise RunError("there is no run to resume", value=str(out), remedy="Give the directory of an earlier run")
-    with _full_disk(out), RunDir(out, observer) as directory:
-        resolved, changed = reopen(out)
-        recipe, changes = extended(resolved.recipe, out, overrides)
-        check_installed(recipe.report_to)
-        directory.event("resumed")
-        if changes:
-            reopen_models(recipe, out, changes)  # first: killed in between, the run would only be finished again
-            rewrite(out, recipe)
-            resolved = resolved._replace(recipe=recipe)
-            directory.event("recipe_changed", message=", ".join(f"{c.path} {c.before} -> {c.after}" for c in changes))
-        if changed:
-            directory.event(
-                "alert", kind="versions_changed", message=f"other versions than at the start, so other bits: {changed}"
-            )
-        return _Run(directory, resolved, dict(functions or {})).guarded()
+    with joined() as ranks, _full_disk(out):
+        if ranks.rank:
+            follow(ranks)
+            return {}
+        with RunDir(out, observer) as directory:
+            return _go_on(directory, overrides, dict(functions or {}), ranks)
+
+
+def _go_on(
+    directory: RunDir, overrides: Sequence[str], functions: dict[str, Callable[..., Any]], ranks: Ranks
+) -> dict[str, Any]:
+    out = directory.path
+    resolved, changed = reopen(out)
+    recipe, changes = extended(resolved.recipe, out, overrides)
+    check_installed(recipe.report_to)
+    directory.event("resumed")
+    if changes:
+        reopen_models(recipe, out, changes)  # first: killed in between, the run would only be finished again
+        rewrite(out, recipe)
+        resolved = resolved._replace(recipe=recipe)
+        directory.event("recipe_changed", message=", ".join(f"{c.path} {c.before} -> {c.after}" for c in changes))
+    if changed:
+        directory.event(
+            "alert", kind="versions_changed", message=f"other versions than at the start, so other bits: {changed}"
+        )
+    return _Run(directory, resolved, functions, ranks).guarded()
 
 
 @dataclass
@@ -104,6 +128,7 @@ class _Run:
     directory: RunDir
     resolved: Resolved
     functions: dict[str, Callable[..., Any]]
+    ranks: Ranks
     stop: StopFlag = field(default_factory=StopFlag)
     reporting: Reporting | None = None
 
@@ -128,6 +153,7 @@ class _Run:
     async def _all(self) -> None:
         recipe, run = self.resolved.recipe, self.directory
         torch.set_num_threads(recipe.threads or 1)
+        self.ranks.tell("threads", [recipe.threads or 1] * self.ranks.size)
         held_out = HeldOut.read(recipe, Path(), run.path)
         run.event("held_out_checked", dropped=held_out.dropped)
         dtype = compute_dtype(recipe.dtype)
@@ -166,7 +192,10 @@ class _Run:
         trains = adapting.prepare(recipe, index, loaded, run.path)
         run.event("trains", stage=stage.name, message=trains)
         last = index == len(recipe.stages) - 1
-        work = Work(run, index, stage, recipe.seed, Path(), loaded, self.stop, held_out, self.functions, last)
+        work = Work(
+            run, index, stage, recipe.seed, Path(), loaded, self.stop, held_out, self.functions, last, self.ranks
+        )
+        hand_out(self.ranks, loaded)
         if isinstance(stage, SFT):
             await sft.run(stage, work)
         else:
@@ -175,6 +204,7 @@ class _Run:
 
     async def _evaluate(self, name: str, loaded: Loaded, held_out: HeldOut) -> None:
         """Every eval that this model has not had; a finished one is never repeated."""
+        hand_out(self.ranks, loaded)
         for config in self.resolved.recipe.evals:
             path = summary.eval_path(self.directory.path, config.name, name)
             if path.exists():
@@ -187,6 +217,7 @@ class _Run:
                 self.directory.observer,
                 f"eval {config.name} on {name}",
                 self._raise_if_stopped,
+                self.ranks,
             )
             write_lines(path, lines)
             self.directory.event("evaluated", eval=config.name, model=name, score=summary.score(lines)["score"])

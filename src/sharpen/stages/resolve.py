@@ -20,6 +20,7 @@ from sharpen.errors import RunError
 from sharpen.models.load import compute_dtype
 from sharpen.models.load import resolve as resolve_model
 from sharpen.runs.store import write_lines, write_text
+from sharpen.train.ranks import beside
 from sharpen.train.rate import Choice, auto_lr
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy", "reasoning-gym", "math-verify")
@@ -47,7 +48,7 @@ def resolve(recipe: Recipe, out: Path, base: Path) -> Resolved:
         config.model_copy(update={"data": _data(config.data, out, base, f"evals/{config.name}")})
         for config in recipe.evals
     )
-    threads = recipe.threads or os.cpu_count() or 1
+    threads = recipe.threads or max(1, (os.cpu_count() or 1) // beside())
     local = base / recipe.model
     model = str(local.resolve()) if local.is_dir() else recipe.model
     recipe = recipe.model_copy(update={"model": model, "stages": stages, "evals": evals, "threads": threads})

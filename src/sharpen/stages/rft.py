@@ -17,11 +17,11 @@ from sharpen.graders.pool import GraderPool
 from sharpen.guards.faults import FaultGuard
 from sharpen.rollout.base import Params, Sampler
 from sharpen.rollout.episodes import Answers, Attempt, make
-from sharpen.rollout.local import LocalSampler
 from sharpen.runs.store import Journal, resume_command
 from sharpen.stages import report
 from sharpen.stages.credit import Credited, credit, loss_of
 from sharpen.stages.environment import Recalled, environment
+from sharpen.stages.following import SharedSampler
 from sharpen.stages.grading import grade, judge
 from sharpen.stages.lag import Waiting
 from sharpen.stages.routing import Router, graders
@@ -46,10 +46,10 @@ async def run(stage: RFT, work: Work) -> None:
     examples = _examples(list(read_examples(stage.data, work.base)), stage)
     held_out = work.held_out.examples.get(stage.name, [])
     updates = stage.algorithm.num_iterations
-    engine = Engine(work.loaded.model, stage.optim, stage.steps * updates, stage.tokens_per_microbatch, work.key)
+    engine = work.engine(stage.steps * updates)
     reference = Reference(engine)
     done, state = work.restore(engine)
-    sampler = LocalSampler(work.loaded.model, work.loaded.stop)
+    sampler = SharedSampler(work.loaded, work.ranks)
     prompts = partial(_prompts, stage, work, examples)
     waiting = Waiting(stage.algorithm.max_lag, stage.steps, prompts, state.get("waiting", ()))
     guard = FaultGuard(stage.max_fault_share, stage.max_fault_steps, state.get("running", 0))

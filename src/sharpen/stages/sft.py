@@ -11,7 +11,6 @@ from sharpen.data.corpus import Corpus
 from sharpen.data.order import indices
 from sharpen.errors import DataError
 from sharpen.stages.work import Work
-from sharpen.train.engine import Engine
 from sharpen.train.losses import CrossEntropy
 from sharpen.types import Labelled
 from sharpen.types import Sequence as Row
@@ -27,7 +26,7 @@ async def run(stage: SFT, work: Work) -> None:
     held_out = [_render(stage, work, row) for row in work.held_out.labelled.get(stage.name, [])]
     seen = max(1, round(stage.epochs * len(rows)))
     steps = math.ceil(seen / stage.batch_size)
-    engine = Engine(work.loaded.model, stage.optim, steps, stage.tokens_per_microbatch, work.key)
+    engine = work.engine(steps)
     done, _ = work.restore(engine)
     loss = CrossEntropy()
     for step in range(done, steps):

@@ -22,6 +22,7 @@ from sharpen.stages.adapting import ADAPTER
 from sharpen.stages.heldout import HeldOut
 from sharpen.train import checkpoint
 from sharpen.train.engine import Engine
+from sharpen.train.ranks import Ranks
 
 
 def stage_folder(run: Path, index: int, stage: Stage) -> Path:
@@ -56,6 +57,7 @@ class Work:
     last: bool = False
     """Nothing is trained after this stage: what it needs to go on is kept, should the run be extended."""
 
+    ranks: Ranks = field(default_factory=Ranks)
     best: float | None = None
     tokens: dict[str, int] = field(default_factory=lambda: {"sampled": 0, "trained": 0})
     seconds: float = 0.0
@@ -80,6 +82,11 @@ class Work:
     def key(self) -> Key:
         """What the stage's random numbers are counted on."""
         return (self.seed, self.stage.name)
+
+    def engine(self, steps: int) -> Engine:
+        """The trainer of the stage, for a schedule of so many optimiser steps."""
+        stage = self.stage
+        return Engine(self.loaded.model, stage.optim, steps, stage.tokens_per_microbatch, self.key, self.ranks)
 
     def restore(self, engine: Engine) -> tuple[int, dict[str, Any]]:
         """Go on from the newest good checkpoint: the steps done, and the stage's own state; else (0, {})."""

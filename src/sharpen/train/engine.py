@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,13 @@ import torch
 from torch import Tensor
 
 from sharpen.config.optim import Optim
-from sharpen.data.order import Key, generator
-from sharpen.data.pack import Batch, pack
+from sharpen.data.order import Key
+from sharpen.data.pack import pack
 from sharpen.errors import DivergedError
-from sharpen.models.adapters import dropping, drops
-from sharpen.models.attention import Packed, layout
-from sharpen.models.head import Predictions, predict
+from sharpen.train.backward import Backward, Errand, Totals, forward
 from sharpen.train.losses import Loss
 from sharpen.train.optim import build, restore, state_of
+from sharpen.train.ranks import Ranks, shares
 from sharpen.types import Sequence as Row
 
 PATIENCE = 3
@@ -51,22 +49,34 @@ class StepResult:
 class Engine:
     """Steps, scores, saves and loads one model."""
 
-    def __init__(self, model: Any, optim: Optim, steps: int, tokens_per_microbatch: int, key: Key = ()) -> None:
-        """`steps` is the length of the schedule, in optimiser steps; dropout is counted on `key` and the step."""
+    def __init__(
+        self,
+        model: Any,
+        optim: Optim,
+        steps: int,
+        tokens_per_microbatch: int,
+        key: Key = (),
+        ranks: Ranks | None = None,
+    ) -> None:
+        """`steps` is the length of the schedule, in optimiser steps; dropout is counted on `key` and the step.
+
+        Other `ranks` have the model already.
+        """
         self.model = model
         self.optim = optim
         self.steps = steps
         self.tokens_per_microbatch = tokens_per_microbatch
         self.step_count = 0
         self.bad_steps = 0
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.ranks = ranks or Ranks()
+        self.backward = Backward(model)
+        self.parameters = self.backward.parameters
         self.masters = [
             parameter if parameter.dtype == torch.float32 else parameter.detach().float()
             for parameter in self.parameters
         ]
         self.adam = build(optim, self.masters)
         self.key = key
-        self.drops = drops(model)
 
     def lr(self, step: int) -> float:
         """The learning rate of optimiser step `step` (from 0): warm-up from 0, then the schedule to 0."""
@@ -84,15 +94,7 @@ class Engine:
         in a row.
         """
         count = loss.count(rows)
-        totals = _Totals()
-        taught = pack((row for row in rows if loss.teaches(row)), self.tokens_per_microbatch)
-        for microbatch, batch in enumerate(taught):
-            with self._dropout(microbatch):
-                predictions = self._predict(batch, temperature)
-            summed = loss(predictions, batch)
-            (summed.total / count).backward()
-            self._collect_gradients()
-            totals.add(summed.total, summed.sums, summed.peaks, len(batch.target))
+        totals = self._gradients([row for row in rows if loss.teaches(row)], loss, temperature, count)
         lr = self.lr(self.step_count)
         norm = self._clip()
         value = totals.total / count if count else 0.0
@@ -116,10 +118,9 @@ class Engine:
     @torch.no_grad()
     def evaluate(self, rows: Sequence[Row], loss: Loss) -> dict[str, float]:
         """The loss and its metrics on rows, without learning."""
-        totals = _Totals()
+        totals = Totals()
         for batch in pack(rows, self.tokens_per_microbatch):
-            summed = loss(self._predict(batch, 1.0), batch)
-            totals.add(summed.total, summed.sums, summed.peaks, len(batch.target))
+            totals.take(loss(forward(self.model, batch, 1.0), batch), batch)
         return {"loss": totals.total / loss.count(rows), **totals.metrics()}
 
     @torch.no_grad()
@@ -127,26 +128,22 @@ class Engine:
         """The rows, with `old_logprobs` filled in by the present weights."""
         return score(self.model, rows, self.tokens_per_microbatch, temperature)
 
-    def _predict(self, batch: Batch, temperature: float) -> Predictions:
-        return forward(self.model, batch, temperature)
-
-    def _dropout(self, microbatch: int) -> AbstractContextManager[None]:
-        """Counted on (key, step, microbatch), so that a resumed run drops the same."""
-        if not self.drops:
-            return nullcontext()
-        key = (*self.key, "dropout", self.step_count, microbatch)
-        return dropping(self.model, int(generator(key).integers(2**63)))
-
-    def _collect_gradients(self) -> None:
-        """Add bfloat16 gradients to the float32 masters', so that accumulation loses nothing."""
-        for parameter, master in zip(self.parameters, self.masters, strict=True):
-            if parameter is master or parameter.grad is None:
-                continue
-            if master.grad is None:
-                master.grad = parameter.grad.float()
-            else:
-                master.grad += parameter.grad
-            parameter.grad = None
+    def _gradients(self, rows: list[Row], loss: Loss, temperature: float, count: float) -> Totals:
+        """Give the masters the gradients of all rows, each rank's share taken by itself; returns the sums."""
+        key = (*self.key, "dropout", self.step_count)
+        errands = [
+            Errand(part, loss, temperature, count, self.tokens_per_microbatch, (*key, rank) if rank else key)
+            for rank, part in enumerate(shares(rows, self.ranks.size))
+        ]
+        own = self.ranks.tell("gradients", errands)
+        totals = Totals()
+        for part in self.ranks.gather(self.backward.run(own)):
+            totals.add(part)
+        taken = self.backward.take(zeros=self.ranks.size > 1)
+        self.ranks.sum([gradient for gradient in taken if gradient is not None])
+        for master, gradient in zip(self.masters, taken, strict=True):
+            master.grad = gradient
+        return totals
 
     def _clip(self) -> float:
         gradients = [master.grad for master in self.masters if master.grad is not None]
@@ -168,6 +165,8 @@ class Engine:
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             if parameter is not master:
                 parameter.copy_(master)
+        self.ranks.tell("weights", [None] * self.ranks.size)
+        self.ranks.share(self.parameters)
 
     def save_state(self, folder: Path) -> None:
         """Write what the model's folder does not hold: masters, optimiser, counters."""
@@ -202,15 +201,6 @@ class Engine:
         self._publish()
 
 
-def forward(model: Any, batch: Batch, temperature: float) -> Predictions:
-    """What the model says of the batch's targets."""
-    with layout(Packed(batch.spans)):
-        hidden = model.base_model(
-            input_ids=batch.tokens[None], position_ids=batch.positions[None], use_cache=False
-        ).last_hidden_state[0]
-    return predict(hidden[batch.source], model.lm_head.weight, batch.target, temperature, batch.support)
-
-
 @torch.no_grad()
 def score(model: Any, rows: Sequence[Row], budget: int, temperature: float = 1.0) -> list[Row]:
     """The rows, with `old_logprobs` filled in by this model."""
@@ -226,24 +216,3 @@ def score(model: Any, rows: Sequence[Row], budget: int, temperature: float = 1.0
 def _take(rows: Iterable[Row], count: int) -> list[Row]:
     iterator = iter(rows)
     return [next(iterator) for _ in range(count)]
-
-
-class _Totals:
-    """Sums over the microbatches of a step."""
-
-    def __init__(self) -> None:
-        self.total = 0.0
-        self.predictions = 0
-        self.sums: dict[str, float] = {}
-        self.peaks: dict[str, float] = {}
-
-    def add(self, total: Tensor, sums: dict[str, Tensor], peaks: dict[str, Tensor], predictions: int) -> None:
-        self.total += float(total.detach())
-        self.predictions += predictions
-        for name, value in sums.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value)
-        for name, value in peaks.items():
-            self.peaks[name] = max(self.peaks.get(name, -math.inf), float(value))
-
-    def metrics(self) -> dict[str, float]:
-        return {**{name: value / self.predictions for name, value in self.sums.items()}, **self.peaks}

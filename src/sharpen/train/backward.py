@@ -1,0 +1,119 @@
+"""From rows to gradients of the summed loss: what any rank can do that has the model."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sharpen.data.order import Key, generator
+from sharpen.data.pack import Batch, pack
+from sharpen.models.adapters import dropping, drops
+from sharpen.models.attention import Packed, layout
+from sharpen.models.head import Predictions, predict
+from sharpen.train.losses import Loss, LossSum
+from sharpen.types import Sequence as Row
+
+
+@dataclass(frozen=True)
+class Errand:
+    """Rows of a step whose loss is to be differentiated; `count` is what the sum over *all* rows is divided by.
+
+    `key` is what the dropout of this errand is counted on.
+    """
+
+    rows: list[Row]
+    loss: Loss
+    temperature: float
+    count: float
+    tokens_per_microbatch: int
+    key: Key
+
+
+@dataclass
+class Totals:
+    """Sums over the microbatches of a step."""
+
+    total: float = 0.0
+    predictions: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    peaks: dict[str, float] = field(default_factory=dict)
+
+    def take(self, summed: LossSum, batch: Batch) -> None:
+        """One microbatch more."""
+        sums, peaks = ({name: float(value) for name, value in part.items()} for part in (summed.sums, summed.peaks))
+        self.add(Totals(float(summed.total.detach()), len(batch.target), sums, peaks))
+
+    def add(self, other: Totals) -> None:
+        """Another part of the step."""
+        self.total += other.total
+        self.predictions += other.predictions
+        for name, value in other.sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        for name, value in other.peaks.items():
+            self.peaks[name] = max(self.peaks.get(name, -math.inf), value)
+
+    def metrics(self) -> dict[str, float]:
+        """Means over the predictions, and the peaks."""
+        return {**{name: value / self.predictions for name, value in self.sums.items()}, **self.peaks}
+
+
+class Backward:
+    """Takes gradients of one model, and adds them up in float32."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._wide: list[Tensor | None] = [None] * len(self.parameters)
+        self._drops = drops(model)
+
+    def run(self, errand: Errand) -> Totals:
+        """Add up the gradients of the errand's share, for `take`; returns the sums."""
+        totals = Totals()
+        for microbatch, batch in enumerate(pack(errand.rows, errand.tokens_per_microbatch)):
+            with self._dropout((*errand.key, microbatch)):
+                predictions = forward(self.model, batch, errand.temperature)
+            summed = errand.loss(predictions, batch)
+            (summed.total / errand.count).backward()
+            self._collect()
+            totals.take(summed, batch)
+        return totals
+
+    def take(self, *, zeros: bool = False) -> list[Tensor | None]:
+        """The float32 gradients since the last time, one a parameter; where there are none, None or `zeros`."""
+        taken: list[Tensor | None] = []
+        for place, parameter in enumerate(self.parameters):
+            found = parameter.grad if parameter.dtype == torch.float32 else self._wide[place]
+            none = torch.zeros(parameter.shape, device=parameter.device) if zeros and found is None else None
+            taken.append(none if found is None else found)
+            parameter.grad = self._wide[place] = None
+        return taken
+
+    def _dropout(self, key: Key) -> AbstractContextManager[None]:
+        """Counted on the key, so that a resumed run drops the same."""
+        return dropping(self.model, int(generator(key).integers(2**63))) if self._drops else nullcontext()
+
+    def _collect(self) -> None:
+        """Add bfloat16 gradients up in float32, so that accumulation loses nothing."""
+        for place, parameter in enumerate(self.parameters):
+            if parameter.dtype == torch.float32 or parameter.grad is None:
+                continue
+            wide = self._wide[place]
+            if wide is None:
+                self._wide[place] = parameter.grad.float()
+            else:
+                wide += parameter.grad
+            parameter.grad = None
+
+
+def forward(model: Any, batch: Batch, temperature: float) -> Predictions:
+    """What the model says of the batch's targets."""
+    with layout(Packed(batch.spans)):
+        hidden = model.base_model(
+            input_ids=batch.tokens[None], position_ids=batch.positions[None], use_cache=False
+        ).last_hidden_state[0]
+    return predict(hidden[batch.source], model.lm_head.weight, batch.target, temperature, batch.support)
