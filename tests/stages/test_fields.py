@@ -23,11 +23,13 @@ from sharpen.config.recipe import Eval, Recipe
 from sharpen.config.stages import RFT, SFT, EarlyStopping, Sampling
 from sharpen.errors import SharpenError
 from sharpen.graders.base import grader_fault
+from sharpen.models.load import Loaded
 from sharpen.rollout.base import Request
 from sharpen.rollout.fake import FakeSampler
-from sharpen.rollout.local import LocalSampler
 from sharpen.runs.store import read_lines
 from sharpen.stages import pipeline, rft
+from sharpen.stages.following import SharedSampler
+from sharpen.train.ranks import Ranks
 from sharpen.types import Grade
 from tests.runs.lab import PLUGIN, World, bits, events, labelled, letters, prompts, quick
 from tests.stages.episodes import Count
@@ -215,15 +217,15 @@ def shouting() -> Count:
 
 
 class Caller(FakeSampler):
-    """In the place of LocalSampler: says what a model that knows of tools would, then that it is done."""
+    """In the place of SharedSampler: says what a model that knows of tools would, then that it is done."""
 
-    def __init__(self, model: Any, stop: frozenset[int]) -> None:
+    def __init__(self, loaded: Loaded, ranks: Ranks) -> None:
         tokenizer = tiny_tokenizer()
         call = '<tool_call>{"name": "calculator", "arguments": {"expression": "10000 * 10000"}}</tool_call>'
 
         def answer(request: Request) -> list[int]:
             text = call if request.key[-1] == 0 else "well"
-            return [*tokenizer(text, add_special_tokens=False)["input_ids"], *stop]
+            return [*tokenizer(text, add_special_tokens=False)["input_ids"], *loaded.stop]
 
         super().__init__(answer)
 
@@ -318,8 +320,8 @@ def outcome(world: World, run: Path, key: str, value: Any, case: Case) -> dict[s
     owner, _, name = key.partition(".")
     recipe, grader = build(world, owner, name, value, case.around)
     error = ""
-    sampler = Caller if owner in ("Tools", "PluginEnv") else LocalSampler
-    with quick(graders(grader, case.faulty)), mock.patch.object(rft, "LocalSampler", sampler):
+    sampler = Caller if owner in ("Tools", "PluginEnv") else SharedSampler
+    with quick(graders(grader, case.faulty)), mock.patch.object(rft, "SharedSampler", sampler):
         try:
             pipeline.run(recipe, run, base=world.folder)
         except SharpenError as raised:
