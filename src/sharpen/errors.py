@@ -35,12 +35,17 @@ class SharpenError(Exception):
         """The place of the fault ("file:line: field"), or an empty string."""
         return ""
 
+    @property
+    def seen(self) -> str | None:
+        """The value as Python writes it, shortened."""
+        return None if self.value is None else _short(self.value)
+
     def describe(self) -> str:
         """One paragraph: where, fact, value, remedy."""
         where = self.where()
         text = f"{where}: {self.fact}" if where else self.fact
-        if self.value is not None:
-            text += f" (got {_short(self.value)})"
+        if self.seen is not None:
+            text += f" (got {self.seen})"
         if self.remedy:
             text += f". {self.remedy}"
         return text

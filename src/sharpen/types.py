@@ -11,6 +11,9 @@ from typing import Any, Literal, NamedTuple
 Message = dict[str, Any]
 """One chat message, `{"role": ..., "content": ...}`, as OpenAI's API writes it."""
 
+Tool = dict[str, Any]
+"""A tool the model may call, `{"type": "function", "function": {...}}`, as OpenAI's API writes it."""
+
 Finish = Literal["stop", "length"]
 """Why a completion ended: an end-of-turn token, or a limit (`max_tokens`; in an environment also `max_turns`)."""
 
@@ -24,25 +27,52 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One prompt, and the fields a grader may read (`item["answer"]`)."""
+    """One prompt, and the fields a grader may read (`item["answer"]`).
+
+    `messages` keep content in parts (images) as the row has it. `place` is where the row stands
+    (`file:line`), `grader` the key of its source's own grader, empty where the stage's grades.
+    """
 
     id: str
     messages: tuple[Message, ...]
     item: Mapping[str, Any] = field(default_factory=dict)
+    tools: tuple[Tool, ...] = ()
+    grader: str = ""
+    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """One conversation to imitate; `trained` holds the indices of the messages the loss covers."""
+    """One conversation to imitate; `trained` holds the indices of the messages the loss covers.
+
+    A row of plain text has `text` and no messages: all of it is trained, without a chat template.
+    `desirable` is a KTO row's label, None for rows to imitate.
+    """
 
     id: str
     messages: tuple[Message, ...]
     trained: tuple[int, ...]
+    tools: tuple[Tool, ...] = ()
+    text: str = ""
+    desirable: bool | None = None
+    place: str = field(default="", compare=False)
 
     @property
     def prompt(self) -> tuple[Message, ...]:
         """The messages before the first trained one."""
-        return self.messages[: self.trained[0]]
+        return self.messages[: self.trained[0]] if self.trained else self.messages
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """One conversation and two continuations of it, of which `chosen` is the better."""
+
+    id: str
+    messages: tuple[Message, ...]
+    chosen: tuple[Message, ...]
+    rejected: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import sharpen as sh
-from sharpen.config.data import InlineData, JsonlData, ReasoningGymData
+from sharpen.config.data import FileData, InlineData, ReasoningGymData
 from sharpen.config.graders import StringCheck
 from sharpen.errors import ConfigError, GraderError, RunError
 from sharpen.runs.observer import Observer
@@ -125,7 +125,7 @@ def test_data_may_be_a_path_a_source_or_rows(world: World) -> None:
         return stage.data
 
     path, rows = world.sft["path"], labelled("count", 2)
-    assert data(sh.SFT(path)) == data(sh.SFT(world.sft)) == data(sh.SFT(Path(path))) == JsonlData(path=path)
+    assert data(sh.SFT(path)) == data(sh.SFT(world.sft)) == data(sh.SFT(Path(path))) == FileData(path=path)
     assert data(sh.SFT(iter(rows))) == InlineData(rows=tuple(rows))
     assert sh.SFT(rows, validation=rows[:1]).validation == InlineData(rows=tuple(rows[:1]))
     gym = {"type": "reasoning_gym", "generator": "chain_sum", "count": 3}

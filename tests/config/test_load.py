@@ -185,6 +185,8 @@ def test_a_fault_names_its_path_in_the_recipe_and_what_is_allowed(
         (values(temperature=0.1), "it stands in stages.0.sampling.temperature (got"),
         (values(epochs=2), "it is a key of the type `sft`"),
         (values(data={"generator": "chain_sum", "path": "a"}), "it is a key of the type `reasoning_gym`"),
+        (values(data=[{"generator": "chain_sum", "path": "a"}]), "it is a key of the type `reasoning_gym`"),
+        (values(optim={"adapter": "continue"}), "it stands in stages.0.adapter"),
         ({"model": "m", "max_tokens": 2}, "it stands in stages.N.sampling.max_tokens or evals.N.max_tokens"),
     ],
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sharpen.data import overlap
 from sharpen.data.render import Renderer
 from sharpen.errors import DataError
 from sharpen.types import Example, Labelled, Message, Segment
@@ -95,6 +96,11 @@ def test_a_template_that_rewrites_earlier_turns_is_refused_with_the_turn() -> No
     assert trained_text(renderer, renderer.labelled(Labelled("a", messages, (3,)), 1000)) == "4<|im_end|>"
 
 
+def test_a_row_without_a_trained_turn_is_refused(renderer: Renderer) -> None:
+    with pytest.raises(DataError, match="no token of the row is trained"):
+        renderer.labelled(Labelled("a", chat("1+1?", "2"), ()), 1000)
+
+
 def test_a_template_without_an_end_token_is_refused() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
@@ -153,6 +159,14 @@ def test_an_extension_keeps_the_sampled_tokens_and_adds_what_the_template_writes
     assert further is not None and further[: len(again)] == again, "any number of turns"
 
 
+def test_an_extension_follows_a_prompt_with_tools(tool_renderer: Renderer) -> None:
+    turn: Message = {"role": "assistant", "content": "ab"}
+    example = Example("a", ASKED, tools=(TOOL,))
+    seen = (*tool_renderer.example(example), *encode(tool_renderer.tokenizer, "ab"), END)
+    extended = tool_renderer.extend(seen, ASKED, turn, REPLY, example.tools)
+    assert extended == tool_renderer.prompt([*ASKED, turn, *REPLY], example.tools)
+
+
 def test_no_extension_where_the_template_strips_thoughts(tokenizer: Any) -> None:
     stripping = tiny_tokenizer()
     stripping.chat_template = STRIPPING
@@ -185,3 +199,75 @@ def test_a_template_without_tool_turns_is_refused_with_the_setting_that_helps() 
     refusing.chat_template = "{{ raise_exception('unknown role') }}"
     with pytest.raises(DataError, match=r"env\.reply_role: user"):
         Renderer(refusing, frozenset({END})).prompt([*ASKED, *REPLY])
+
+
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {}}}
+CALL = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [{"function": {"name": "weather", "arguments": {"c": "Rome"}}}],
+}
+TOOL_TEMPLATE = (
+    "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m['content'] }}"
+    "{% for call in m.tool_calls or [] %}{{ call.function | tojson }}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture
+def tool_renderer() -> Renderer:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = TOOL_TEMPLATE
+    return Renderer(tokenizer, frozenset({END}))
+
+
+def tool_row(**changes: Any) -> Labelled:
+    messages = (*chat("Warm?"), CALL, {"role": "tool", "content": "31"}, {"role": "assistant", "content": "Yes"})
+    return Labelled("a", messages, (1, 3), **{"tools": (TOOL,), "place": "rows.jsonl:4", **changes})
+
+
+def test_tools_and_calls_reach_the_template_and_the_calls_are_trained(tool_renderer: Renderer) -> None:
+    row = tool_renderer.labelled(tool_row(), 1000)
+    text = tool_renderer.tokenizer.decode(row.tokens)
+    assert text.startswith('<|im_start|>system\n[{"type": "function", "function": {"name": "weather"')
+    call = '{"name": "weather", "arguments": {"c": "Rome"}}'
+    assert trained_text(tool_renderer, row) == f"{call}<|im_end|>Yes<|im_end|>"
+    example = Example("a", chat("Warm?"), tools=(TOOL,))
+    assert tool_renderer.example(example) != tool_renderer.prompt(example.messages)
+    assert row.tokens[: len(tool_renderer.example(example))] == tool_renderer.example(example)
+
+
+def test_what_a_template_leaves_out_is_refused_by_name(renderer: Renderer) -> None:
+    with pytest.raises(DataError, match=r"^rows\.jsonl:4:tools: the chat template has no tool support"):
+        renderer.labelled(tool_row(), 1000)
+    with pytest.raises(DataError, match="no tool support"):
+        renderer.example(Example("a", chat("Warm?"), tools=(TOOL,)))
+    with pytest.raises(DataError, match=r"^rows\.jsonl:4:messages\[1\]\.tool_calls: the chat template leaves out"):
+        renderer.labelled(tool_row(tools=()), 1000)
+    thought = ({"role": "user", "content": "x"}, {"role": "assistant", "content": "y", "reasoning_content": "z"})
+    with pytest.raises(DataError, match=r"messages\[1\]\.reasoning_content: the chat template leaves out"):
+        renderer.labelled(Labelled("a", thought, (1,)), 1000)
+
+
+def test_reasoning_is_trained_where_the_template_shows_it(tool_renderer: Renderer) -> None:
+    thought = ({"role": "user", "content": "x"}, {"role": "assistant", "content": "y", "reasoning_content": "z"})
+    row = tool_renderer.labelled(Labelled("a", thought, (1,)), 1000)
+    assert trained_text(tool_renderer, row) == "<think>z</think>y<|im_end|>"
+
+
+def test_plain_text_is_trained_whole_with_its_end_and_without_a_template(renderer: Renderer) -> None:
+    row = renderer.labelled(Labelled("a", (), (), text="Once upon"), 1000)
+    assert renderer.tokenizer.decode(row.tokens) == "Once upon<|im_end|>"
+    assert row.mask == (False, *[True] * 9)
+    with pytest.raises(DataError, match=r"^f\.jsonl:2: the row is longer than max_length = 9"):
+        renderer.labelled(Labelled("a", (), (), text="Once upon", place="f.jsonl:2"), 9)
+
+
+def test_a_row_with_an_image_is_named_when_it_is_used(renderer: Renderer) -> None:
+    parts = ({"role": "user", "content": [{"type": "image_url"}]},)
+    with pytest.raises(DataError, match=r"^rows\.jsonl:2:messages\[0\]\.content: .*no vision model is supported"):
+        renderer.example(Example("a", parts, place="rows.jsonl:2"))
+    with pytest.raises(DataError, match=r"^rows\.jsonl:2:messages\[0\]\.content: .*no vision model"):
+        overlap.keys(Example("a", parts, place="rows.jsonl:2"))

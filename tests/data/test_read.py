@@ -6,10 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from sharpen.data import formats, read
+from sharpen.data import files, read
 from sharpen.errors import DataError
 
 ROW = b'{"prompt": "1+1=", "completion": "2"}'
@@ -22,19 +20,19 @@ def write(folder: Path, content: bytes) -> Path:
 
 
 def records(path: Path) -> list[dict[str, object]]:
-    return [record for _, record in read.rows(path)]
+    return [record for _, record in files.rows(path)]
 
 
 def test_rows_come_with_their_file_and_line(tmp_path: Path) -> None:
     path = write(tmp_path, b'{"a": 1}\n\n  \t\n{"a": 2}')
-    assert [(where.file, where.line, record) for where, record in read.rows(path)] == [
+    assert [(where.file, where.line, record) for where, record in files.rows(path)] == [
         (str(path), 1, {"a": 1}),
         (str(path), 4, {"a": 2}),
     ]
 
 
 def test_rows_are_streamed_so_a_late_fault_does_not_hide_early_rows(tmp_path: Path) -> None:
-    rows = read.rows(write(tmp_path, b'{"a": 1}\nbad\n'))
+    rows = files.rows(write(tmp_path, b'{"a": 1}\nbad\n'))
     assert next(rows)[1] == {"a": 1}
     with pytest.raises(DataError):
         next(rows)
@@ -52,7 +50,7 @@ def test_unicode_line_separators_stay_inside_a_row(tmp_path: Path, separator: st
 
 BAD = {
     "utf-16": ('{"a": 1}'.encode("utf-16"), 1, "", "UTF-16"),
-    "utf-16 without a mark": ('{"a": 1}'.encode("utf-16-le"), 1, "", "NUL byte"),
+    "utf-16 without a mark": ('{"a": 1}'.encode("utf-16-le"), 1, "", "UTF-16"),
     "utf-32": ('{"a": 1}'.encode("utf-32"), 1, "", "UTF-16 or UTF-32"),
     "latin-1": (ROW + b'\n{"a": "caf\xe9"}', 2, "", "not valid UTF-8 at byte 11"),
     "a surrogate as bytes": (b'{"a": "\xed\xa0\x80"}', 1, "", "not valid UTF-8"),
@@ -66,11 +64,10 @@ BAD = {
     "deep but parsable": (b'{"a":' + b"[" * 100 + b"]" * 100 + b"}", 1, "a", "nested more than 100 levels"),
     "lone surrogate": (b'{"a": "\\ud800"}', 1, "a", "lone surrogate"),
     "lone surrogate in a key": (b'{"a": {"\\udc00": 1}}', 1, "a", "lone surrogate"),
-    "an array": (b'[{"a": 1}]', 1, "", "not a JSON object"),
     "a number": (b"3", 1, "", "not a JSON object"),
     "cut off": (ROW + b'\n{"a": "x', 2, "", "not JSON"),
     "indented": (b'{\n "a": 1\n}', 1, "", "not JSON"),
-    "huge integer": (b'{"a": ' + b"9" * 5000 + b"}", 1, "", "not JSON"),
+    "huge integer": (b'{"a": ' + b"9" * 5000 + b"}", 1, "", "more than 4300 digits"),
     "BOM later": (ROW + b'\n\xef\xbb\xbf{"a": 1}', 2, "", "not JSON"),
     "empty": (b"", None, "", "no rows"),
     "blank": (b"\n \r\n", None, "", "no rows"),
@@ -106,51 +103,3 @@ def test_rows_from_python_must_be_json_too() -> None:
         read.check({"a": [{1}]}, where)
     with pytest.raises(DataError, match="a key is not text"):
         read.check({"a": {1: 2}}, where)
-
-
-VALID = b"\n".join(
-    [
-        b'{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "h\xc3\xa9"}]}',
-        ROW,
-        b'{"prompt": [{"role": "user", "content": "\\u00e9"}], "completion": "y", "id": 3, "x": [1e3, null]}',
-    ]
-)
-
-EDIT = st.tuples(
-    st.integers(0, len(VALID)),
-    st.integers(0, 6),
-    st.one_of(
-        st.binary(max_size=4),
-        st.sampled_from(
-            [
-                b"NaN",
-                b"1e999",
-                b'"',
-                b"\\ud800",
-                b"\\u0000",
-                b"{",
-                b"[" * 300,
-                b"}",
-                b"\n",
-                b"null",
-                b'"role"',
-                b",",
-            ]
-        ),
-    ),
-)
-
-
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(edits=st.lists(EDIT, min_size=1, max_size=4))
-def test_a_mutated_file_is_read_or_refused_never_a_crash(tmp_path: Path, edits: list[tuple[int, int, bytes]]) -> None:
-    content = VALID
-    for start, length, new in edits:
-        content = content[:start] + new + content[start + length :]
-    path = write(tmp_path, content)
-    for make in (formats.labelled, formats.example):
-        try:
-            for where, record in read.rows(path):
-                make(record, where)
-        except DataError as error:
-            assert error.file == str(path)

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from sharpen.config.data import InlineData, JsonlData, ReasoningGymData
+from sharpen.config.data import FileData, InlineData, ReasoningGymData
+from sharpen.config.graders import StringCheck
+from sharpen.config.load import parse
 from sharpen.data import overlap
-from sharpen.data.source import fingerprint, read_examples, read_labelled, training_keys
-from sharpen.errors import DataError
+from sharpen.data.source import fingerprint, read_examples, read_labelled, read_preferences, training_keys
+from sharpen.errors import ConfigError, DataError
 
 ROWS: tuple[dict[str, Any], ...] = (
     {"prompt": "1+1=", "completion": "2"},
@@ -28,22 +30,22 @@ def save(path: Path, rows: tuple[dict[str, Any], ...] = ROWS) -> Path:
 def test_a_path_is_read_relative_to_the_recipe(tmp_path: Path) -> None:
     save(tmp_path / "a.jsonl")
     save(tmp_path / "b.jsonl", ROWS[:1])
-    assert [row.id for row in read_labelled(JsonlData(path="a.jsonl"), tmp_path)] == ["a:1", "a:2"]
-    assert [row.id for row in read_examples(JsonlData(path="b.jsonl"), tmp_path)] == ["b:1"]
-    absolute = JsonlData(path=str(tmp_path / "a.jsonl"))
+    assert [row.id for row in read_labelled(FileData(path="a.jsonl"), tmp_path)] == ["a:1", "a:2"]
+    assert [row.id for row in read_examples(FileData(path="b.jsonl"), tmp_path)] == ["b:1"]
+    absolute = FileData(path=str(tmp_path / "a.jsonl"))
     assert len(list(read_labelled(absolute, BASE))) == 2
 
 
 def test_limit_stops_reading_before_later_faults(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps(ROWS[0]) + "\nbad")
-    assert len(list(read_labelled(JsonlData(path="a.jsonl", limit=1), tmp_path))) == 1
+    assert len(list(read_labelled(FileData(path="a.jsonl", limit=1), tmp_path))) == 1
     with pytest.raises(DataError, match=r"a\.jsonl:2: not JSON"):
-        list(read_labelled(JsonlData(path="a.jsonl"), tmp_path))
+        list(read_labelled(FileData(path="a.jsonl"), tmp_path))
 
 
 def test_inline_rows_are_the_same_rows(tmp_path: Path) -> None:
     save(tmp_path / "inline.jsonl")
-    inline, file = InlineData(rows=ROWS), JsonlData(path="inline.jsonl")
+    inline, file = InlineData(rows=ROWS), FileData(path="inline.jsonl")
     assert list(read_labelled(inline, BASE)) == list(read_labelled(file, tmp_path))
     assert list(read_examples(inline, BASE)) == list(read_examples(file, tmp_path))
     assert [row.messages[0]["content"] for row in read_examples(InlineData(rows=ROWS[1:]), BASE)] == ["2+2="]
@@ -81,10 +83,10 @@ def test_a_fingerprint_changes_with_the_file_and_not_with_its_name(tmp_path: Pat
     save(tmp_path / "a.jsonl")
     save(tmp_path / "b.jsonl")
     save(tmp_path / "c.jsonl", ROWS[:1])
-    a, b, c = (fingerprint(JsonlData(path=f"{name}.jsonl"), tmp_path) for name in "abc")
+    a, b, c = (fingerprint(FileData(path=f"{name}.jsonl"), tmp_path) for name in "abc")
     assert a == b != c
     with pytest.raises(DataError, match="cannot read the file"):
-        fingerprint(JsonlData(path="d.jsonl"), tmp_path)
+        fingerprint(FileData(path="d.jsonl"), tmp_path)
 
 
 def test_a_fingerprint_of_inline_rows_does_not_depend_on_key_order() -> None:
@@ -104,3 +106,32 @@ def test_a_fingerprint_of_a_generator_changes_with_every_field() -> None:
         {"params": {"max_value": 9}},
     ]
     assert len({fingerprint(ReasoningGymData(**{**base, **change}), BASE) for change in changes}) == len(changes)
+
+
+def test_the_type_of_earlier_recipes_still_means_a_file() -> None:
+    stage = {"type": "sft", "data": {"type": "jsonl", "path": "a.jsonl"}}
+    assert parse({"model": "m", "stages": [stage]}).stages[0].data == FileData(path="a.jsonl")
+
+
+def test_several_sources_are_read_one_after_the_other(tmp_path: Path) -> None:
+    save(tmp_path / "a.jsonl")
+    data = (FileData(path="a.jsonl"), InlineData(rows=ROWS[:1], grader=StringCheck()))
+    rows = list(read_examples(data, tmp_path))
+    assert [row.id for row in rows] == ["a:1", "a:2", "inline:1"]
+    assert [bool(row.grader) for row in rows] == [False, False, True]
+    assert fingerprint(data, tmp_path) != fingerprint(data[:1], tmp_path)
+    with pytest.raises(ConfigError, match="imitated, not graded"):
+        list(read_labelled(data, tmp_path))
+
+
+def test_held_out_keys_alone_are_kept_where_they_are_given() -> None:
+    data = InlineData(rows=ROWS)
+    every = training_keys(data, BASE, labelled=True)
+    one = {sorted(every)[0]}
+    assert len(every) == 2
+    assert training_keys(data, BASE, labelled=True, among=one | {b"another"}) == one
+
+
+def test_generated_problems_are_no_preferences() -> None:
+    with pytest.raises(ConfigError, match="one answer, not two"):
+        list(read_preferences(ReasoningGymData(generator="gcd", count=1), BASE))

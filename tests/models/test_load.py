@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sharpen.errors import ModelError
-from sharpen.models.load import compute_dtype, load, resolve, save
+from sharpen.models.load import compute_dtype, load, load_tokenizer, resolve, save
 from tests.tiny import ARCHITECTURES, tiny_model
 
 
@@ -203,3 +203,14 @@ def test_the_compute_type_is_the_one_asked_for_or_what_the_hardware_has() -> Non
     assert compute_dtype("bfloat16") == torch.bfloat16
     assert compute_dtype("auto") in (torch.float32, torch.bfloat16)
     assert compute_dtype("auto", "mps") == torch.float32
+
+
+def test_the_tokenizer_alone_comes_with_the_same_end_tokens(tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path, eos_token_id=[2, 3])
+    for generation_config in ("kept", "left out"):
+        if generation_config == "left out":
+            (folder / "generation_config.json").unlink()
+        tokenizer, stop = load_tokenizer(str(folder))
+        loaded = load(folder, torch.float32)
+        assert stop == loaded.stop == {2, 3}
+        assert tokenizer.get_vocab() == loaded.tokenizer.get_vocab()

@@ -17,17 +17,20 @@ import torch
 
 from sharpen.config.adapters import Continue, Full, Inherit, Lora
 from sharpen.config.algorithms import KL, Algorithm
+from sharpen.config.data import FileData, InlineData, ReasoningGymData, Split
 from sharpen.config.envs import PluginEnv, Tools
 from sharpen.config.optim import Optim
 from sharpen.config.recipe import Eval, Recipe
 from sharpen.config.stages import RFT, SFT, EarlyStopping, Sampling
 from sharpen.errors import SharpenError
 from sharpen.graders.base import grader_fault
+from sharpen.models.load import Loaded
 from sharpen.rollout.base import Request
 from sharpen.rollout.fake import FakeSampler
-from sharpen.rollout.local import LocalSampler
 from sharpen.runs.store import read_lines
 from sharpen.stages import pipeline, rft
+from sharpen.stages.following import SharedSampler
+from sharpen.train.ranks import Ranks
 from sharpen.types import Grade
 from tests.runs.lab import PLUGIN, World, bits, events, labelled, letters, prompts, quick
 from tests.stages.episodes import Count
@@ -36,6 +39,7 @@ from tests.tiny import tiny_model, tiny_tokenizer
 MODELS = (
     *(Recipe, SFT, RFT, EarlyStopping, Sampling, Optim),
     *(Lora, Continue, Full, Inherit, Algorithm, KL, Eval, Tools, PluginEnv),
+    *(FileData, InlineData, ReasoningGymData, Split),
 )
 
 EXCLUDED = {
@@ -49,6 +53,9 @@ EXCLUDED = {
     "Continue.type": "chooses the class; tests/stages/test_adapters.py has runs with it",
     "Full.type": "chooses the class; `SFT.adapter` has a case",
     "Inherit.type": "chooses the class; `Recipe.adapter` has a case",
+    "FileData.type": "chooses the class; `SFT.data` takes inline rows, the cases of FileData files",
+    "InlineData.type": "chooses the class",
+    "ReasoningGymData.type": "chooses the class",
     "Recipe.threads": "has a test of its own below: two threads must not be started in a process that forks",
 }
 
@@ -77,6 +84,13 @@ LOOSE = {"lr": 1e-3, "max_grad_norm": 1e9}  # so that clipping does not take the
 LOOK = {"eval_every": 1}
 NO_PATIENCE = {"patience": 1, "min_delta": 9.0}
 WORSE = {"eval_every": 1, "optim": STEEP}
+
+CHOICE = [{**row, "other": row["prompt"] + " again"} for row in labelled("five", 8)]
+SUMS: dict[str, Any] = {
+    "params": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
+    "start": 0,
+    "count": 6,
+}
 
 CASES: dict[str, Case] = {
     "Recipe.model": Case(None, SECOND_MODEL),
@@ -156,6 +170,25 @@ CASES: dict[str, Case] = {
     "KL.importance_weighted": Case(False, True),
     "Algorithm.mismatch_cap": Case(2.0, 0.5),  # below 1, so that it caps the ratio of equal policies
     "Algorithm.num_iterations": Case(1, 2),
+    "FileData.path": Case("sft.jsonl", "sft-validation.jsonl"),
+    "FileData.limit": Case(4, 8),
+    "FileData.columns": Case({}, {"prompt": "completion", "completion": "prompt"}),
+    "FileData.split": Case({"test": 0.3}, {"test": 0.3, "part": "test"}),
+    "FileData.grader": Case(None, PLUGIN, raises="ConfigError"),
+    "InlineData.rows": Case(CHOICE[:6], CHOICE[2:]),
+    "InlineData.columns": Case({}, {"prompt": "other", "old": "prompt"}),
+    "InlineData.split": Case({"test": 0.3}, {"test": 0.3, "part": "test"}),
+    "InlineData.grader": Case(None, PLUGIN, raises="ConfigError"),
+    "ReasoningGymData.generator": Case("chain_sum", "basic_arithmetic", {**SUMS, "params": {}}),
+    "ReasoningGymData.params": Case(SUMS["params"], {**SUMS["params"], "max_digits": 2}, SUMS),
+    "ReasoningGymData.start": Case(0, 50, SUMS),
+    "ReasoningGymData.count": Case(6, 9, SUMS),
+    "ReasoningGymData.suffix": Case("", " Only the number.", SUMS),
+    "ReasoningGymData.grader": Case(None, PLUGIN, SUMS, raises="ConfigError"),
+    "Split.test": Case(0.3, 0.6),
+    "Split.part": Case("train", "test"),
+    "Split.group_by": Case("", "prompt.0", raises="DataError"),
+    "Split.seed": Case(0, 1),
     "Eval.name": Case("one", "two"),
     "Eval.data": Case(inline(prompts("one", 4)), inline(prompts("two", 4))),
     "Eval.grader": Case(PLUGIN, {**PLUGIN, "use": "tests.stages.test_fields:digits"}),
@@ -185,15 +218,15 @@ def shouting() -> Count:
 
 
 class Caller(FakeSampler):
-    """In the place of LocalSampler: says what a model that knows of tools would, then that it is done."""
+    """In the place of SharedSampler: says what a model that knows of tools would, then that it is done."""
 
-    def __init__(self, model: Any, stop: frozenset[int]) -> None:
+    def __init__(self, loaded: Loaded, ranks: Ranks) -> None:
         tokenizer = tiny_tokenizer()
         call = '<tool_call>{"name": "calculator", "arguments": {"expression": "10000 * 10000"}}</tool_call>'
 
         def answer(request: Request) -> list[int]:
             text = call if request.key[-1] == 0 else "well"
-            return [*tokenizer(text, add_special_tokens=False)["input_ids"], *stop]
+            return [*tokenizer(text, add_special_tokens=False)["input_ids"], *loaded.stop]
 
         super().__init__(answer)
 
@@ -251,6 +284,17 @@ def build(world: World, owner: str, name: str, value: Any, around: dict[str, Any
             stages = [{**sft, "validation": world.sft_validation, "eval_every": 1, "early_stopping": stopping}]
         case "Lora":
             stages = [{**sft, "adapter": {"type": "lora", name: value}}]
+        case "FileData" if name == "path":
+            stages = [{**sft, "data": {"path": value}}]
+        case "FileData":
+            stages = [{**sft, "data": {**world.sft, name: value}}]
+        case "InlineData":
+            stages = [{**sft, "data": {**inline(list(CHOICE)), name: value}}]
+        case "ReasoningGymData":
+            generated = {"type": "reasoning_gym", "generator": "chain_sum", **around, name: value}
+            stages = [{**sft, "data": generated}]
+        case "Split":
+            stages = [{**sft, "data": {**world.sft, "split": {"test": 0.3, name: value}}}]
         case "Optim":
             stages = [{**sft, "optim": {"lr": 1e-3, name: value}}]
         case "RFT":
@@ -277,8 +321,8 @@ def outcome(world: World, run: Path, key: str, value: Any, case: Case) -> dict[s
     owner, _, name = key.partition(".")
     recipe, grader = build(world, owner, name, value, case.around)
     error = ""
-    sampler = Caller if owner in ("Tools", "PluginEnv") else LocalSampler
-    with quick(graders(grader, case.faulty)), mock.patch.object(rft, "LocalSampler", sampler):
+    sampler = Caller if owner in ("Tools", "PluginEnv") else SharedSampler
+    with quick(graders(grader, case.faulty)), mock.patch.object(rft, "SharedSampler", sampler):
         try:
             pipeline.run(recipe, run, base=world.folder)
         except SharpenError as raised:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 def arguments(parser: ArgumentParser) -> None:
     """What `sharpen eval` is told."""
     parser.add_argument("model", metavar="MODEL", help="an alias, a folder such as runs/X/models/rft, or a hub id")
-    parser.add_argument("--data", required=True, help="a JSONL file, or a source as in a recipe: '{type: ...}'")
+    parser.add_argument(
+        "--data", required=True, help="a data file, a hub dataset, or a source as in a recipe: '{type: ...}'"
+    )
     parser.add_argument("--grader", help="a type such as math, a YAML file, or a grader as in a recipe: '{type: ...}'")
     parser.add_argument(
         "--env", help="what answers the model's turns: tools, a YAML file, or an environment as in a recipe"

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sharpen.cli import compare, doctor, evaluate, models, quickstart, run, show
+from sharpen.cli import compare, data, doctor, evaluate, models, quickstart, run, show
 from sharpen.cli.boundary import guarded
 
 Parser = argparse.ArgumentParser
@@ -55,6 +55,16 @@ COMMANDS = (
             "sharpen eval runs/short/models/rft --data test.jsonl --grader math",
             "sharpen eval smollm2-135m-instruct --grader reasoning_gym --samples 4 \\\n"
             "      --data '{type: reasoning_gym, generator: chain_sum, start: 9000, count: 500}'",
+        ),
+    ),
+    Command(
+        "data",
+        "check a training file: faults, duplicates, secrets, what is trained",
+        data.arguments,
+        data.data,
+        (
+            "sharpen data check rows.jsonl --for sft --model smollm2-135m-instruct",
+            "sharpen data check rows.jsonl --for rft --against test.jsonl --json",
         ),
     ),
     Command(

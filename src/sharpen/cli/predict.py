@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sharpen.cli.machine import Speed
 
 if TYPE_CHECKING:
-    from sharpen.config.data import Data
+    from sharpen.config.data import Data, FileData, InlineData, ReasoningGymData
     from sharpen.config.recipe import Recipe
     from sharpen.config.stages import RFT
 
@@ -79,7 +79,13 @@ def forecast(recipe: Recipe, base: Path, speed: Speed, budget: float = BUDGET) -
 
 
 def rows(data: Data, base: Path) -> int:
-    """How many rows a source has, at most; a file's lines are counted."""
+    """How many rows the sources have, at most; a file's lines are counted."""
+    from sharpen.config.data import sources  # imports pydantic
+
+    return sum(_rows(source, base) for source in sources(data))
+
+
+def _rows(data: FileData | InlineData | ReasoningGymData, base: Path) -> int:
     if data.type == "reasoning_gym":
         return data.count
     if data.type == "inline":

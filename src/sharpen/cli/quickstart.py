@@ -107,11 +107,13 @@ def _next(recipe: Recipe, folder: Path) -> str:
         f"  less {place}/recipe.yaml        the recipe, to make your own from",
     ]
     if recipe.evals and recipe.stages:
+        from sharpen.config.data import sources  # imports pydantic
+
         held_out = recipe.evals[0]
         assert held_out.grader is not None
         data, grader = (
             json.dumps({"type": part.type, **part.model_dump(mode="json", exclude_defaults=True)}, ensure_ascii=False)
-            for part in (held_out.data, held_out.grader)
+            for part in (sources(held_out.data)[0], held_out.grader)
         )
         lines += [
             f"  sharpen eval {place}/models/{recipe.stages[-1].name} --samples 4 --limit 100 \\",

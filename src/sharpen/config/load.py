@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from sharpen.config.data import MANY
 from sharpen.config.peers import ours, told
 from sharpen.config.recipe import Recipe
 from sharpen.errors import ConfigError
@@ -105,13 +106,25 @@ def _instead(key: str, path: str, owner: Model | None, root: Model) -> str:
     if text := ours(key, path):
         return text if root is Recipe else re.sub(r"stages\.N\.", "", text)
     found = dict(_places(key, root))
-    here = re.sub(r"\.\d+(?=\.|$)", ".N", path)
-    if here in found:
-        return f"it is a key of the type `{found[here]}`"
-    near = [place for place in found if place.partition(".")[0] == here.partition(".")[0]] or list(found)
-    if near:
+    types = {_bare(place): kind for place, kind in found.items()}
+    if _bare(path) in types:
+        return f"it is a key of the type `{types[_bare(path)]}`"
+    if near := _near(path, list(found)):
         return f"it stands in {told(' or '.join(near[:3]), path)}"
     return _suggest(key, list(owner.model_fields) if owner else [], "keys")
+
+
+def _bare(path: str) -> str:
+    """The path without the numbers in lists: `data` may be a source or a list of them."""
+    return re.sub(r"\.(N|\d+)(?=\.|$)", "", path)
+
+
+def _near(path: str, places: list[str]) -> list[str]:
+    """The places that were most likely meant: the next on the way up, or those in the same part of the recipe."""
+    above = [place for place in places if _bare(path).startswith("".join(_bare(place).rpartition(".")[:2]))]
+    if above:
+        return [max(above, key=len)]
+    return [place for place in places if place.partition(".")[0] == path.partition(".")[0]] or places
 
 
 def _places(key: str, model: Model, path: str = "") -> Iterator[tuple[str, str]]:
@@ -119,7 +132,7 @@ def _places(key: str, model: Model, path: str = "") -> Iterator[tuple[str, str]]
     for name, field in model.model_fields.items():
         if name == key and key not in ("type", "name"):
             yield f"{path}{name}", _tag(model) if "type" in model.model_fields else ""
-        several = "tuple" in str(field.annotation)
+        several = get_origin(field.annotation) is tuple
         for inner in _models(field.annotation):
             yield from _places(key, inner, f"{path}{name}{'.N' if several else ''}.")
 
@@ -144,7 +157,7 @@ def _place(loc: tuple[int | str, ...], model: Model) -> _Place:
             path.append(str(part))
             continue
         if len(here) > 1 and isinstance(part, str):  # the union's member: not in the recipe
-            here = [member for member in here if _tag(member) == part]
+            here = here if part == MANY else [member for member in here if _tag(member) == part]
             continue
         path.append(str(part))
         if isinstance(part, str):
@@ -159,7 +172,8 @@ def _models(annotation: Any) -> list[Model]:
     """The models an annotation mentions: several where it is a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for argument in get_args(annotation) for model in _models(argument)]
+    found = [model for argument in get_args(annotation) for model in _models(argument)]
+    return list(dict.fromkeys(found))
 
 
 def _tag(model: Model) -> str:

@@ -6,6 +6,7 @@ in Unicode form NFKC, without case, with white space collapsed.
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ from collections.abc import Set as AbstractSet
 from hashlib import blake2b
 from typing import Generic, NamedTuple, TypeVar
 
+from sharpen.data.formats.messages import require_text
 from sharpen.errors import OverlapError
 from sharpen.types import Example, Labelled, Message
 
@@ -31,22 +33,28 @@ class HeldOut(NamedTuple, Generic[Row]):
 
 def normalise(text: str) -> str:
     """The text as compared: NFKC, casefolded, white space collapsed."""
+    if text.isascii():  # most text, at a tenth of the time
+        return " ".join(text.lower().split())
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(unicodedata.normalize("NFKC", folded).split())  # casefolding may undo the form
 
 
 def key(messages: Sequence[Message]) -> bytes:
     """16 bytes that stand for a prompt; equal where the normalised conversations are."""
-    turns = (f"{turn['role']}\x1f{normalise(turn['content'])}" for turn in messages if turn["role"] != "system")
+    turns = (f"{turn['role']}\x1f{_said(turn)}" for turn in messages if turn["role"] != "system")
     return blake2b("\x1e".join(turns).encode(), digest_size=16).digest()
 
 
 def keys(row: Example | Labelled) -> frozenset[bytes]:
     """The keys of every prompt of a row: of each trained turn, and of a generator's bare question.
 
-    The bare question is compared too, so that the same problem with another suffix is found.
+    The bare question is compared too, so that the same problem with another suffix is found. Plain text
+    counts as a prompt that is equal to it. Raises DataError for content in parts.
     """
+    require_text(row.messages, row.place or row.id)
     if isinstance(row, Labelled):
+        if row.text:
+            return frozenset({key([{"role": "user", "content": row.text}])})
         return frozenset(key(row.messages[:index]) for index in row.trained)
     found = {key(row.messages)}
     if "generator" in row.item and isinstance(row.item.get("question"), str):
@@ -94,6 +102,13 @@ def _fact(name: str, total: int, seen_in: Counter[str]) -> str:
     return f"of {total} held-out prompts of {name}, training data holds {places}"
 
 
+def _said(turn: Message) -> str:
+    calls = turn.get("tool_calls")
+    return normalise(turn["content"]) + (json.dumps(calls, sort_keys=True) if calls else "")
+
+
 def _text(row: Example | Labelled) -> str:
+    if isinstance(row, Labelled) and row.text:
+        return row.text
     prompt = row.messages if isinstance(row, Example) else row.prompt
     return "\n".join(turn["content"] for turn in prompt if turn["role"] != "system")

@@ -3,31 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+from sharpen.data.formats.messages import require_text
+from sharpen.data.plain import Marks, Plain
+from sharpen.data.shown import require_all_shown
 from sharpen.errors import DataError
-from sharpen.types import Example, Labelled, Message, Sample, Segment
+from sharpen.types import Example, Labelled, Message, Sample, Segment, Tool
 from sharpen.types import Sequence as Row
 
 
 class Renderer:
-    """Renders conversations with a model's own tokenizer and chat template."""
+    """Renders conversations with a model's own tokenizer and chat template.
+
+    The text of a control token inside a message stays plain text (`data.plain`).
+    """
 
     def __init__(self, tokenizer: Any, stop: frozenset[int]) -> None:
         """`stop` are the tokens that end an assistant's turn."""
         self.tokenizer = tokenizer
         self.stop = stop
+        self._controls = Plain(tokenizer)
 
-    def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> tuple[int, ...]:
         """The tokens after which the assistant speaks."""
-        return self._encode(self._template(messages, ask=True))
+        hidden, described, marks = self._controls.hide(messages, tools)
+        return self._encode(self._template(hidden, described, ask=True), marks)
 
     def example(self, example: Example) -> tuple[int, ...]:
-        """The prompt tokens of an example."""
-        return self.prompt(example.messages)
+        """The prompt tokens of an example.
+
+        Raises DataError for content in parts, and for tools that the chat template would leave out.
+        """
+        place = example.place or example.id
+        require_text(example.messages, place)
+        require_all_shown(partial(self._template, ask=True), example.messages, example.tools, (), place)
+        return self.prompt(example.messages, example.tools)
 
     def extend(
-        self, tokens: tuple[int, ...], said: Sequence[Message], turn: Message, replies: Sequence[Message]
+        self,
+        tokens: tuple[int, ...],
+        said: Sequence[Message],
+        turn: Message,
+        replies: Sequence[Message],
+        tools: Sequence[Tool] = (),
     ) -> tuple[int, ...] | None:
         """The tokens after which the assistant speaks again, beginning with the very `tokens` it has seen and made.
 
@@ -35,49 +55,65 @@ class Renderer:
         that ended it; `replies` follow. Returns None where no such tokens are what the template would write: it
         rewrites earlier turns (as those do that strip thoughts), or ends a turn otherwise than the model did.
         """
-        opening = self._template(said, ask=True)
-        whole = self._template([*said, turn, *replies], ask=True)
+        hidden, described, marks = self._controls.hide([*said, turn, *replies], tools)
+        opening = self._template(hidden[: len(said)], described, ask=True)
+        whole = self._template(hidden, described, ask=True)
         end = str(self.tokenizer.decode(tokens[-1:], skip_special_tokens=False))
-        kept = f"{opening}{turn['content']}{end}"
+        kept = f"{opening}{hidden[len(said)]['content']}{end}"
         if tokens[-1] not in self.stop or not whole.startswith(kept):
             return None
-        return (*tokens, *self._encode(whole[len(kept) :]))
+        return (*tokens, *self._encode(whole[len(kept) :], marks))
 
     def labelled(self, row: Labelled, max_length: int) -> Row:
         """A trainer's row: the trained turns and the token that ends each are masked in, all else out.
 
         The text is rendered piece by piece, so that a turn's tokens are those the model would make after
-        its prompt. Raises DataError when the row is longer than `max_length` tokens, when the template
-        rewrites earlier turns, or when a trained turn has no end token.
+        its prompt. Raises DataError when the row is longer than `max_length` tokens, when no token of it is
+        trained, when the template rewrites earlier turns or leaves tools, calls or reasoning out, or when a trained
+        turn has no end token. Plain text is rendered as it is, with the token that ends texts; its first token has
+        nothing to be predicted from, so it is not trained.
         """
+        place = row.place or row.id
+        tokens, mask = self._text(row.text) if row.text else self._turns(row, place)
+        if not any(mask):
+            raise DataError(
+                "no token of the row is trained", file=place, remedy="Give it an answer to learn, or drop the row"
+            )
+        if len(tokens) > max_length:
+            raise too_long(place, len(tokens), max_length)
+        return Row(tokens=tuple(tokens), mask=tuple(mask), atom=row.id)
+
+    def _text(self, text: str) -> tuple[list[int], list[bool]]:
+        tokens = self._controls.text(text)
+        end = self.tokenizer.eos_token_id
+        if end is not None and tokens[-1:] != [end]:
+            tokens.append(end)
+        return tokens, [False] + [True] * (len(tokens) - 1)
+
+    def _turns(self, row: Labelled, place: str) -> tuple[list[int], list[bool]]:
+        require_text(row.messages, place)
+        require_all_shown(partial(self._template, ask=False), row.messages, row.tools, row.trained, place)
+        messages, tools, marks = self._controls.hide(row.messages, row.tools)
         tokens: list[int] = []
         mask: list[bool] = []
         rendered = ""
         for index in row.trained:
-            opening = self._template(row.messages[:index], ask=True)
-            closing = self._template(row.messages[: index + 1], ask=False)
+            opening = self._template(messages[:index], tools, ask=True)
+            closing = self._template(messages[: index + 1], tools, ask=False)
             if not (opening.startswith(rendered) and closing.startswith(opening)):
                 raise DataError(
                     "the model's chat template rewrites earlier turns, so this conversation has no single rendering",
-                    file=row.id,
+                    file=place,
                     field=f"messages[{index}]",
                     remedy="Split the conversation into one row per trained turn (prompt and completion)",
                 )
-            before = self._encode(opening[len(rendered) :])
-            turn = self._encode(closing[len(opening) :])
+            before = self._encode(opening[len(rendered) :], marks)
+            turn = self._encode(closing[len(opening) :], marks)
             tokens += [*before, *turn]
-            mask += [False] * len(before) + self._turn_mask(row, index, turn)
+            mask += [False] * len(before) + self._turn_mask(place, index, turn)
             rendered = closing
         last = max((i for i, trained in enumerate(mask) if trained), default=-1)
-        tokens, mask = tokens[: last + 1], mask[: last + 1]
-        if len(tokens) > max_length:
-            raise DataError(
-                f"the row is longer than max_length = {max_length} tokens",
-                file=row.id,
-                value=len(tokens),
-                remedy="Raise max_length, or shorten or drop the row",
-            )
-        return Row(tokens=tuple(tokens), mask=tuple(mask), atom=row.id)
+        return tokens[: last + 1], mask[: last + 1]
 
     def sample(self, segment: Segment) -> Sample:
         """What a grader sees of a completion: its text, without the token that ended it."""
@@ -86,20 +122,23 @@ class Renderer:
         text = self.tokenizer.decode(made[:-1] if stopped else made, skip_special_tokens=False)
         return Sample(str(text), "stop" if stopped else "length")
 
-    def _turn_mask(self, row: Labelled, index: int, turn: tuple[int, ...]) -> list[bool]:
+    def _turn_mask(self, place: str, index: int, turn: tuple[int, ...]) -> list[bool]:
         ends = [place for place, token in enumerate(turn) if token in self.stop]
         if not ends:
             raise DataError(
                 "the chat template ends the assistant's turn without an end token, so the model cannot learn to stop",
-                file=row.id,
+                file=place,
                 field=f"messages[{index}]",
                 remedy="Use a model whose chat template closes each turn",
             )
         return [place <= ends[-1] for place in range(len(turn))]
 
-    def _template(self, messages: Sequence[Message], *, ask: bool) -> str:
+    def _template(self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, ask: bool) -> str:
         try:
-            return str(self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=ask, tokenize=False))
+            text = self.tokenizer.apply_chat_template(
+                list(messages), tools=list(tools) or None, add_generation_prompt=ask, tokenize=False
+            )
+            return str(text)
         except Exception as error:  # a foreign boundary: templates are programs of the model's folder
             roles = [message["role"] for message in messages]
             order = "Give the turns in the order and with the roles that the model knows"
@@ -109,5 +148,15 @@ class Renderer:
                 remedy=f"{order} (env.reply_role: user, where it knows no tool turns)" if "tool" in roles else order,
             ) from error
 
-    def _encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+    def _encode(self, text: str, marks: Marks) -> tuple[int, ...]:
+        return self._controls.encode(text, marks)
+
+
+def too_long(file: str, length: int, max_length: int) -> DataError:
+    """The error of a row of `length` tokens."""
+    return DataError(
+        f"the row is longer than max_length = {max_length} tokens",
+        file=file,
+        value=length,
+        remedy="Raise max_length, or shorten or drop the row",
+    )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
@@ -17,7 +19,7 @@ from sharpen.models.proof import brief, prove, unsupported
 from sharpen.models.quiet import quiet
 from sharpen.models.save import save
 
-__all__ = ["Loaded", "compute_dtype", "load", "resolve", "save", "stop_tokens"]
+__all__ = ["Loaded", "compute_dtype", "load", "load_tokenizer", "resolve", "save", "stop_tokens"]
 
 _ANSWER = "sharpen-looks-for-this"
 
@@ -72,6 +74,23 @@ def load(name_or_path: str | Path, dtype: torch.dtype) -> Loaded:
             widen_stream(model)
         prove(model, dtype)
     return Loaded(model, tokenizer, path, stop, dtype)
+
+
+def load_tokenizer(name_or_path: str, report: Callable[[str], None] = print) -> tuple[Any, frozenset[int]]:
+    """A model's tokenizer and the tokens that end a completion, without its weights. Raises ModelError."""
+    path = resolve(name_or_path, report)
+    with quiet():
+        tokenizer = _tokenizer(path)
+        return tokenizer, stop_tokens(SimpleNamespace(generation_config=_generation_config(path)), tokenizer)
+
+
+def _generation_config(path: Path) -> Any:
+    """What the loaded model's would be: its file's, or what config.json says."""
+    from transformers import AutoConfig, GenerationConfig
+
+    if (path / "generation_config.json").is_file():
+        return GenerationConfig.from_pretrained(path)
+    return GenerationConfig.from_model_config(AutoConfig.from_pretrained(path, trust_remote_code=False))
 
 
 def _tokenizer(path: Path) -> Any:

@@ -9,7 +9,7 @@ opens with the conversation as the template now has it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from sharpen.data.order import Key
@@ -176,15 +176,16 @@ class _Episode:
         self._said = (*said, *([turn] if turn else ()), *answer.messages)
         if turn is None:
             self._opening = len(self._said)
-            self._open = _Open.of(self._renderer.prompt(self._said))
+            self._open = _Open.of(self._renderer.example(replace(self.attempt.example, messages=self._said)))
             return
         self.live = not (answer.done or self._last)
         if not self.live:
             return
-        extended = self._renderer.extend(self._open.tokens, said, turn, answer.messages)
+        tools = self.attempt.example.tools
+        extended = self._renderer.extend(self._open.tokens, said, turn, answer.messages, tools)
         if extended is None:
             self._closed.append(self._open.closed())
-            self._open = _Open.of(self._renderer.prompt(self._said))
+            self._open = _Open.of(self._renderer.prompt(self._said, tools))
         else:
             new = extended[len(self._open.tokens) :]
             self._open.append(new, (False,) * len(new), (0.0,) * len(new))

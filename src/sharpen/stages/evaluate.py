@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from sharpen.stages.environment import environment
 from sharpen.stages.following import SharedSampler
 from sharpen.stages.grading import judge
 from sharpen.stages.report import episode
+from sharpen.stages.routing import Router, graders
 from sharpen.stages.summary import score
 from sharpen.train.ranks import Ranks
 from sharpen.types import Example, Grade, Rollout
@@ -69,7 +69,7 @@ async def evaluate(
         drawn = await _answers(
             config, examples, loaded, sampler, config.temperature, keys, env, watch(f"{label}, drawn")
         )
-    with GraderPool(config.grader) if config.grader else nullcontext() as pool:
+    with Router({key: GraderPool(own) for key, own in graders(config.grader, config.data).items()}) as pool:
         grades = await _grade(pool, examples, greedy, 1)
         drawn_grades = await _grade(pool, examples, drawn, config.samples)
     lines = []
@@ -153,9 +153,7 @@ async def _answers(
     return rollouts
 
 
-async def _grade(
-    pool: GraderPool | None, examples: Sequence[Example], rollouts: Sequence[Rollout], each: int
-) -> list[Grade]:
+async def _grade(pool: Router, examples: Sequence[Example], rollouts: Sequence[Rollout], each: int) -> list[Grade]:
     pairs = [(examples[place // each], rollout) for place, rollout in enumerate(rollouts)]
     grades = await judge(pairs, pool)
     for (example, _), made in zip(pairs, grades, strict=True):

@@ -8,27 +8,30 @@ from dataclasses import asdict, replace
 from hashlib import blake2b
 
 from sharpen.graders.base import completion_fault, finite, grader_fault
-from sharpen.graders.pool import GraderPool
 from sharpen.runs.store import Journal
+from sharpen.stages.routing import Router
 from sharpen.types import ENVIRONMENT_ERROR, Example, Fault, Grade, Group, Rollout
 
 Key = tuple[int | str, ...]
 
 
-async def judge(pairs: Sequence[tuple[Example, Rollout]], pool: GraderPool | None) -> list[Grade]:
-    """A grade for each rollout: the grader's, or without a grader the environment's reward.
+async def judge(pairs: Sequence[tuple[Example, Rollout]], pool: Router) -> list[Grade]:
+    """A grade for each rollout: its grader's, or where it has none the environment's reward.
 
     Where the environment failed there is none, and its fault stands in the grade.
     """
-    sound = [(example, rollout.sample) for example, rollout in pairs if not rollout.fault]
-    graded = iter(await pool.grade_many(sound) if pool else ())
+    graded = iter(
+        await pool.grade_many(
+            [(example, rollout.sample) for example, rollout in pairs if not rollout.fault and pool.grades(example)]
+        )
+    )
     return [
         Grade(None, explanation=rollout.fault.detail, fault=rollout.fault)
         if rollout.fault
         else next(graded)
-        if pool
+        if pool.grades(example)
         else _own_reward(rollout)
-        for _, rollout in pairs
+        for example, rollout in pairs
     ]
 
 
@@ -40,7 +43,7 @@ def _own_reward(rollout: Rollout) -> Grade:
     return finite(Grade(rollout.reward), ENVIRONMENT_ERROR)
 
 
-async def grade(groups: Sequence[Group], pool: GraderPool | None, journal: Journal, step: int) -> list[Group]:
+async def grade(groups: Sequence[Group], pool: Router, journal: Journal, step: int) -> list[Group]:
     """The groups with their grades; those the journal knows are taken from it."""
     keys: list[Key] = [
         (step, place, sample, _digest(rollout))
@@ -55,7 +58,7 @@ async def grade(groups: Sequence[Group], pool: GraderPool | None, journal: Journ
         {
             key: asdict(made)
             for key, made, entry in zip(keys, grades, known, strict=True)
-            if entry is None and pool and not pool.repeatable(made)
+            if entry is None and not pool.repeatable(made)
         }
     )
     remaining = iter(grades)

@@ -154,7 +154,7 @@ class _Run:
         recipe, run = self.resolved.recipe, self.directory
         torch.set_num_threads(recipe.threads or 1)
         self.ranks.tell("threads", [recipe.threads or 1] * self.ranks.size)
-        held_out = HeldOut.read(recipe, Path())
+        held_out = HeldOut.read(recipe, Path(), run.path)
         run.event("held_out_checked", dropped=held_out.dropped)
         dtype = compute_dtype(recipe.dtype)
         done = self._done()

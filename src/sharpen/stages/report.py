@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from sharpen.config.graders import Multi
+from sharpen.config.graders import Grader, Multi
 from sharpen.config.stages import RFT
 from sharpen.data.render import Renderer
 from sharpen.guards.faults import count
 from sharpen.rl.advantages import SPREAD
 from sharpen.stages.credit import Credited, loss_of
+from sharpen.stages.routing import graders
 from sharpen.train.engine import StepResult
-from sharpen.types import Grade, Rollout
+from sharpen.types import Group, Rollout
 
 
 class Clock:
@@ -52,7 +54,7 @@ def rft_line(
     teaches = loss_of(stage).teaches
     return {
         **result,
-        "reward": {"mean": _mean(rewards), "std": _std(rewards), "by_grader": _by_grader(stage, grades)},
+        "reward": {"mean": _mean(rewards), "std": _std(rewards), "by_grader": _by_grader(stage, credited.groups)},
         "no_spread_share": _mean([float(value <= SPREAD) for value in spread]),
         "dropped_groups": sum(advantages is None for advantages in credited.advantages),
         "kl": kl,
@@ -94,13 +96,25 @@ def rollout_lines(credited: Credited, renderer: Renderer) -> list[dict[str, Any]
     return lines
 
 
-def _by_grader(stage: RFT, grades: list[Grade]) -> dict[str, float | None]:
-    """The mean score under the grader's name; of a `multi`, also those of its parts."""
-    parts = stage.grader.graders if isinstance(stage.grader, Multi) else ()
-    valid = [made for made in grades if made.score is not None]
-    name = (stage.grader.name or stage.grader.type) if stage.grader else "environment"
-    whole = {name: _mean([made.score for made in valid])}
-    return whole | {part: _mean([made.metrics[part] for made in valid]) for part in parts}
+def _by_grader(stage: RFT, groups: Sequence[Group]) -> dict[str, float | None]:
+    """The mean score by each grader, under its name; of a `multi`, also those of its parts."""
+    configs: dict[str, Grader | None] = {"": stage.grader, **graders(stage.grader, stage.data)}
+    scores: dict[str, list[float]] = {column: [] for config in configs.values() for column in _columns(config)}
+    for group in groups:
+        name, *parts = _columns(configs[group.example.grader])
+        for made in group.grades:
+            if made.score is not None:
+                scores[name].append(made.score)
+                for part in parts:
+                    scores[part].append(made.metrics[part])
+    return {name: _mean(own) for name, own in scores.items()}
+
+
+def _columns(config: Grader | None) -> list[str]:
+    """The grader's name, and those of its parts; without a grader the environment gives the reward."""
+    if config is None:
+        return ["environment"]
+    return [config.name or config.type, *(config.graders if isinstance(config, Multi) else ())]
 
 
 def episode(rollout: Rollout) -> dict[str, Any]:

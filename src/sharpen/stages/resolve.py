@@ -12,10 +12,10 @@ import yaml
 
 from sharpen import __version__
 from sharpen.config.adapters import Full
-from sharpen.config.data import Data, InlineData, JsonlData
+from sharpen.config.data import Data, FileData, InlineData, ReasoningGymData
 from sharpen.config.load import RESOLVED, dump, load
 from sharpen.config.recipe import Recipe
-from sharpen.data.source import fingerprint
+from sharpen.data.source import fingerprint, pinned
 from sharpen.errors import RunError
 from sharpen.models.load import compute_dtype
 from sharpen.models.load import resolve as resolve_model
@@ -108,15 +108,24 @@ def _write(out: Path, recipe: Recipe, facts: dict[str, Any]) -> None:
 
 
 def _data(data: Data, out: Path, base: Path, name: str) -> Data:
-    match data:
+    if isinstance(data, tuple):
+        return tuple(_source(source, out, base, f"{name}-{place}") for place, source in enumerate(data, start=1))
+    return _source(data, out, base, name)
+
+
+def _source(
+    source: FileData | InlineData | ReasoningGymData, out: Path, base: Path, name: str
+) -> FileData | InlineData | ReasoningGymData:
+    match source:
         case InlineData():
             path = out / "data" / f"{name}.jsonl"
-            write_lines(path, data.rows)
-            return JsonlData(path=str(path.resolve()))
-        case JsonlData():
-            return data.model_copy(update={"path": str((base / data.path).resolve())})
+            write_lines(path, source.rows)
+            kept = {key: getattr(source, key) for key in ("columns", "split", "grader")}
+            return FileData(path=str(path.resolve()), **kept)
+        case FileData():
+            return pinned(source, base)
         case _:
-            return data
+            return source
 
 
 def _fingerprints(recipe: Recipe) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -25,6 +24,7 @@ from sharpen.stages.environment import Recalled, environment
 from sharpen.stages.following import SharedSampler
 from sharpen.stages.grading import grade, judge
 from sharpen.stages.lag import Waiting
+from sharpen.stages.routing import Router, graders
 from sharpen.stages.work import Work
 from sharpen.train.engine import Engine, StepResult
 from sharpen.train.losses import PolicyGradient
@@ -55,10 +55,9 @@ async def run(stage: RFT, work: Work) -> None:
     guard = FaultGuard(stage.max_fault_share, stage.max_fault_steps, state.get("running", 0))
     journal = Journal(work.run.path / "journal" / f"{stage.name}.jsonl")
     loss = loss_of(stage)
-    with _graders(stage, work) as pool, environment(stage.env) as env:
+    with Router(_pools(stage, work)) as pool, environment(stage.env) as env:
         episodes = Recalled(env, Journal(work.run.path / "journal" / f"{stage.name}+env.jsonl")) if env else None
-        if pool:
-            await pool.start()
+        await pool.start()
         if env:
             await env.start()
         for step in range(done, stage.steps):
@@ -94,9 +93,11 @@ async def run(stage: RFT, work: Work) -> None:
     work.finish(engine)
 
 
-def _graders(stage: RFT, work: Work) -> AbstractContextManager[GraderPool | None]:
-    """The grader's workers; None where the environment gives the reward."""
-    return GraderPool(stage.grader, function=work.functions.get(stage.name)) if stage.grader else nullcontext()
+def _pools(stage: RFT, work: Work) -> dict[str, GraderPool]:
+    """The stage's grader, which may be a function handed over in Python, and those that its sources name."""
+    function = work.functions.get(stage.name)
+    configs = graders(stage.grader, stage.data, stage.validation)
+    return {key: GraderPool(config, function=None if key else function) for key, config in configs.items()}
 
 
 def _examples(examples: list[Example], stage: RFT) -> list[Example]:
@@ -191,12 +192,7 @@ def _kl(stage: RFT, reference: Reference, credited: Credited) -> float | None:
 
 
 async def _validate(
-    stage: RFT,
-    work: Work,
-    sampler: Sampler,
-    pool: GraderPool | None,
-    env: Answers | None,
-    held_out: list[Example],
+    stage: RFT, work: Work, sampler: Sampler, pool: Router, env: Answers | None, held_out: list[Example]
 ) -> dict[str, float]:
     """Mean grade of the greedy answers to the held-out prompts."""
     attempts = [Attempt(example, ()) for example in held_out]

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
 from typing import Any
 
 from sharpen.config.stages import SFT
+from sharpen.data.corpus import Corpus
 from sharpen.data.order import indices
-from sharpen.data.source import read_labelled
 from sharpen.errors import DataError
 from sharpen.stages.work import Work
 from sharpen.train.losses import CrossEntropy
 from sharpen.types import Labelled
 from sharpen.types import Sequence as Row
 
+CHECKED = 10_000
+"""So many rows are rendered before the first step to find their faults; later ones when their turn comes."""
+
 
 async def run(stage: SFT, work: Work) -> None:
     """Train on the stage's rows; publishes the model."""
-    rows = _rows(stage, work, read_labelled(stage.data, work.base))
-    held_out = _rows(stage, work, work.held_out.labelled[stage.name]) if stage.validation else []
+    rows = work.held_out.rows[stage.name]
+    _check(stage, work, rows)
+    held_out = [_render(stage, work, row) for row in work.held_out.labelled.get(stage.name, [])]
     seen = max(1, round(stage.epochs * len(rows)))
     steps = math.ceil(seen / stage.batch_size)
     engine = work.engine(steps)
@@ -32,7 +35,11 @@ async def run(stage: SFT, work: Work) -> None:
         began = time.monotonic()
         first = step * stage.batch_size
         chosen = indices(len(rows), first, min(first + stage.batch_size, seen), (work.seed, stage.name, "order"))
-        batch = [rows[index] for index in chosen]
+        try:
+            batch = [_render(stage, work, rows[index]) for index in chosen]
+        except DataError as error:  # a row beyond those that _check rendered: keep what was learned so far
+            work.pause(step, engine, error.describe(), {})
+            raise
         result = engine.step(batch, loss)
         seconds = time.monotonic() - began
         line: dict[str, Any] = {
@@ -46,8 +53,18 @@ async def run(stage: SFT, work: Work) -> None:
     work.finish(engine)
 
 
-def _rows(stage: SFT, work: Work, labelled: Iterable[Labelled]) -> list[Row]:
-    rows = [work.renderer.labelled(row, stage.max_length) for row in labelled]
+def _render(stage: SFT, work: Work, row: Labelled) -> Row:
+    return work.renderer.labelled(row, stage.max_length)
+
+
+def _check(stage: SFT, work: Work, rows: Corpus) -> None:
+    """Render, before the first step, every row of a small source; of a large one all that may be too long.
+
+    A token stands for at least a byte, so a row of at most `max_length` bytes is not too long but for what the
+    template adds.
+    """
     if not rows:
         raise DataError("there are no rows to train on", field=f"stages.{stage.name}.data")
-    return rows
+    for index in range(len(rows)):
+        if index < CHECKED or rows.size(index) > stage.max_length:
+            _render(stage, work, rows[index])
