@@ -1,4 +1,4 @@
-"""What the tests of whole runs share."""
+"""What the tests of runs and stages share."""
 
 from __future__ import annotations
 
