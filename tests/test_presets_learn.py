@@ -73,3 +73,5 @@ def test_a_preset_learns_the_task_from_rewards(tmp_path: Path, imitator: str, pr
     rewards = [line["reward"]["mean"] for line in lines]
     assert len(rewards) == 6
     assert (rewards[4] + rewards[5]) / 2 > rewards[0] + 0.1, rewards
+    (gap,) = [line for line in read_lines(tmp_path / "run" / "events.jsonl") if line["event"] == "parity"]
+    assert gap["logprob_gap_mean"] <= 0.02  # 0.005 when written

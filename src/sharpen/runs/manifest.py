@@ -62,9 +62,9 @@ def verify(folder: Path) -> dict[str, Any]:
         try:
             found = _digest(folder / name)
         except OSError as error:
-            raise CheckpointError("a file of the manifest cannot be read", value=str(folder / name)) from error
+            raise CheckpointError(f"{name} of the manifest cannot be read", value=str(folder)) from error
         if found != digest:
-            raise CheckpointError("a file does not match its manifest", value=str(folder / name))
+            raise CheckpointError(f"{name} does not match its manifest", value=str(folder))
     return manifest
 
 
