@@ -10,12 +10,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
 from sharpen.config.envs import EnvConfig
 from sharpen.envs.base import Env, Episode, InvalidStep, Step, checked, spoken
-from sharpen.sandbox.workers import Outcome, WorkerPool, default_workers
+from sharpen.sandbox.workers import Closing, Outcome, WorkerPool, default_workers
 from sharpen.types import ENVIRONMENT_ERROR, Example, Fault, Message
 
 
@@ -35,7 +33,7 @@ class Call:
     last: bool = False
 
 
-class EnvPool:
+class EnvPool(Closing):
     """One environment, in `workers` processes (two, or one on a single core), started when first needed."""
 
     def __init__(self, config: EnvConfig, *, workers: int | None = None) -> None:
@@ -66,14 +64,6 @@ class EnvPool:
         """Kill the workers."""
         for pool in self._pools:
             pool.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def _indices(self) -> range:

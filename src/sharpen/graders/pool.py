@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from sharpen.config.graders import Multi, Plugin, SingleGrader
 from sharpen.errors import ConfigError
 from sharpen.graders.base import Grader, completion_fault, finite, grader_fault, repeatable
 from sharpen.graders.multi import combine
-from sharpen.sandbox.workers import Outcome, WorkerPool
+from sharpen.sandbox.workers import Closing, Outcome, WorkerPool
 from sharpen.types import Example, Grade, Sample
 
 Pair = tuple[Example, Sample]
 
 
-class GraderPool:
+class GraderPool(Closing):
     """One grader, in `workers` processes (two, or one on a single core), started when first needed.
 
     The graders of a `multi` share the workers; each has its own time limit and answers for its own faults.
@@ -54,14 +53,6 @@ class GraderPool:
     def close(self) -> None:
         """Kill the workers."""
         self._pool.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     async def _grade(self, name: str, pairs: Sequence[Pair]) -> list[Grade]:
         """What one of the graders says of each pair."""

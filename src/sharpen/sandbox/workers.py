@@ -20,7 +20,7 @@ import cloudpickle  # type: ignore[import-untyped]
 from sharpen.errors import GraderError
 from sharpen.sandbox.process import Outcome, WorkerProcess
 
-__all__ = ["Outcome", "WorkerPool", "default_workers"]
+__all__ = ["Closing", "Outcome", "WorkerPool", "default_workers"]
 
 
 def default_workers() -> int:
@@ -28,7 +28,23 @@ def default_workers() -> int:
     return min(2, os.cpu_count() or 1)
 
 
-class WorkerPool:
+class Closing:
+    """A context manager whose end is `close`."""
+
+    def close(self) -> None:
+        """Let go of what is held."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class WorkerPool(Closing):
     """Runs jobs in `size` processes, with the function that `factory(*arguments)` returns in each.
 
     The factory and its arguments travel by cloudpickle, so both may come from a notebook. Workers
@@ -70,14 +86,6 @@ class WorkerPool:
             self._threads.shutdown()
         for slot in self._slots:
             slot.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _open(self) -> None:
         self._owner = os.getpid()
