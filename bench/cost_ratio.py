@@ -22,10 +22,10 @@ def rft(model: str, dtype: Any, steps: int, warmup: int, prompt_tokens: int, ans
     from bench.ours import learn, learner, sample, versions
     from sharpen.rollout.local import LocalSampler
 
-    held = learner(model, dtype)
-    sampler = LocalSampler(held.loaded.model, frozenset())
-    rows = [prompt[-prompt_tokens:] for prompt in held.prompts(PROMPTS * (warmup + steps))]
     with Gauge(warmup) as gauge:
+        held = learner(model, dtype)
+        sampler = LocalSampler(held.loaded.model, frozenset())
+        rows = [prompt[-prompt_tokens:] for prompt in held.prompts(PROMPTS * (warmup + steps))]
         for number in range(warmup + steps):
             chosen = rows[number * PROMPTS : (number + 1) * PROMPTS]
             with gauge.step() as tokens:

@@ -35,12 +35,12 @@ def ours(
     from bench.ours import learn, learner, sample, versions
     from sharpen.rollout.local import LocalSampler
 
-    held = learner(model, dtype, adapter, tokens_per_microbatch)
-    sampler = LocalSampler(held.loaded.model, held.loaded.stop)
-    rows = held.prompts((warmup + steps) * PROMPTS)
     sampling: list[float] = []
     spread: list[int] = []
     with Gauge(warmup) as gauge:
+        held = learner(model, dtype, adapter, tokens_per_microbatch)
+        sampler = LocalSampler(held.loaded.model, held.loaded.stop)
+        rows = held.prompts((warmup + steps) * PROMPTS)
         for number in range(warmup + steps):
             chosen = rows[number * PROMPTS : (number + 1) * PROMPTS]
             with gauge.step() as tokens:

@@ -61,7 +61,6 @@ def ours(
     from sharpen.train.losses import CrossEntropy
     from sharpen.types import Sequence as Row
 
-    held = learner(model, dtype, adapter, tokens_per_microbatch)
     read = [json.loads(line) for line in Path(data).read_text().splitlines()]
     batch = [
         Row(tuple(row["input_ids"]), tuple(label != -100 for label in row["labels"]), atom=str(place))
@@ -69,6 +68,7 @@ def ours(
     ]
     losses: list[float] = []
     with Gauge(warmup) as gauge:
+        held = learner(model, dtype, adapter, tokens_per_microbatch)
         for start in range(0, len(batch), rows_per_step):
             with gauge.step() as tokens:
                 chosen = batch[start : start + rows_per_step]

@@ -49,7 +49,7 @@ def _ratios(ratio: Document) -> list[str]:
             one = ratio[name]
             said.append(
                 f"{name}: **{one['seconds']:.1f}×** faster a step than TRL at {best['seconds']} "
-                f"({one['tokens_per_second']:.1f}× by tokens/s); peak memory {100 * one['memory']:.0f} % of that of TRL "
+                f"({one['tokens_per_second']:.1f}× by tokens/s); peak memory {100 * one['memory']:.0f} % of TRL's "
                 f"at {best['memory']}."
             )
     if "lora_over_full" in ratio:
