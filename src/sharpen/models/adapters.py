@@ -7,13 +7,14 @@ know. Their weights are float32 over a base of any type, and the base is frozen.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sharpen.errors import ModelError
@@ -144,6 +145,27 @@ def dropping(model: nn.Module, seed: int) -> Iterator[None]:
         finally:
             for layer in layers:
                 layer.eval()
+
+
+def plain_adapter(layer: Any) -> bool:
+    """Whether the layer is a linear one with an adapter that only adds to its output: LoRA, not DoRA."""
+    return hasattr(layer, "lora_A") and type(layer.base_layer) is nn.Linear and NAME not in layer.lora_magnitude_vector
+
+
+def low_rank(inputs: Tensor, output: Tensor, layers: Sequence[Any]) -> Tensor:
+    """The output (T, sum of outputs) of layers side by side, with what their adapters add: s·B·A·inputs each.
+
+    Computed in the inputs' type, as the layers are; the adapters' own weights stay what they are.
+    """
+    kind = inputs.dtype
+    added = []
+    for layer in layers:
+        if hasattr(layer, "lora_A"):
+            low = F.linear(layer.lora_dropout[NAME](inputs), layer.lora_A[NAME].weight.to(kind))
+            added.append(F.linear(low * layer.scaling[NAME], layer.lora_B[NAME].weight.to(kind)))
+        else:
+            added.append(inputs.new_zeros(()).expand(len(inputs), layer.out_features))
+    return output + torch.cat(added, -1)
 
 
 def drops(model: nn.Module) -> bool:

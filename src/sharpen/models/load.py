@@ -14,8 +14,9 @@ import torch
 from sharpen.errors import ModelError
 from sharpen.models.attention import NAME, register
 from sharpen.models.folder import resolve
+from sharpen.models.memory import keep_freed_memory
 from sharpen.models.precision import widen_stream
-from sharpen.models.proof import brief, prove, unsupported
+from sharpen.models.proof import brief, prove, quicken, unsupported
 from sharpen.models.quiet import quiet
 from sharpen.models.save import save
 
@@ -63,6 +64,7 @@ def load(name_or_path: str | Path, dtype: torch.dtype) -> Loaded:
     Raises ModelError when it cannot be found, trusted or read, has no chat template, or computes in a
     way our attention and head do not, which is tried out before anything trains.
     """
+    keep_freed_memory()
     path = resolve(str(name_or_path))
     with quiet():
         tokenizer = _tokenizer(path)
@@ -73,6 +75,7 @@ def load(name_or_path: str | Path, dtype: torch.dtype) -> Loaded:
         if dtype == torch.bfloat16:
             widen_stream(model)
         prove(model, dtype)
+        quicken(model, dtype)
     return Loaded(model, tokenizer, path, stop, dtype)
 
 

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from sharpen.errors import ModelError
-from sharpen.models.attention import Cache, Layout, Packed, Prefill, Span, layout
-from sharpen.models.head import logits
+from sharpen.models import fused
+from sharpen.models.attention import Layout, Packed, Span, layout
+from sharpen.models.cache import Cache, Step
+from sharpen.models.head import Head
 
 _FIRST, _SECOND = 7, 9  # tokens of two sequences
 
@@ -29,9 +31,9 @@ def prove(model: Any, dtype: torch.dtype) -> None:
         alone = _hidden(model, second, seen)
         packed = _hidden(model, tokens, Packed([Span(0, _FIRST), Span(_FIRST, _SECOND)]), _FIRST)[_FIRST:]
         cached = _cached(model, second, text.num_hidden_layers)
-        ours = logits(alone, model.lm_head.weight)
+        ours = torch.add(*Head(model.lm_head.weight).shifted(alone, 1.0))
         with layout(Packed([Span(0, _SECOND)])):
-            theirs = model(input_ids=second[None], position_ids=_positions(second), use_cache=False).logits[0]
+            theirs = model(input_ids=second[None], position_ids=torch.arange(_SECOND)[None], use_cache=False).logits[0]
     except ModelError:
         raise
     except Exception as error:  # a foreign boundary: any architecture's code
@@ -44,7 +46,7 @@ def prove(model: Any, dtype: torch.dtype) -> None:
             value=model.name_or_path,
             remedy="Fetch the model again; if it stays so, its weights do not fit the compute type: set dtype: float32",
         )
-    tolerance = 1e-3 if dtype == torch.float32 else 0.1
+    tolerance = _tolerance(dtype)
     for what, one, other in (
         ("lets packed sequences see one another", packed, alone),
         ("does not decode from cached keys and values", cached, alone[-1:]),
@@ -52,6 +54,21 @@ def prove(model: Any, dtype: torch.dtype) -> None:
     ):
         if not (one - other).abs().max() <= tolerance * other.abs().max():
             raise unsupported(what, text.model_type)
+
+
+@torch.no_grad()
+def quicken(model: Any, dtype: torch.dtype) -> None:
+    """Let our own layers compute a model of a known kind from now on, if they compute what its own do."""
+    decoder = fused.known(model)
+    if decoder is None:
+        return
+    tokens = torch.arange(_SECOND) % model.config.get_text_config().vocab_size
+    positions = torch.arange(_SECOND)
+    with layout(Packed([Span(0, _SECOND)])):
+        theirs, ours = fused.plain_hidden(model, tokens, positions), decoder.hidden(tokens, positions)
+    if (theirs - ours).abs().max() <= _tolerance(dtype) * theirs.abs().max():
+        fused.adopt(model, decoder)
+        prove(model, dtype)
 
 
 def unsupported(why: str, value: str) -> ModelError:
@@ -69,6 +86,10 @@ def brief(error: Exception) -> str:
     return text.splitlines()[0][:200] if text else type(error).__name__
 
 
+def _tolerance(dtype: torch.dtype) -> float:
+    return 1e-3 if dtype == torch.float32 else 0.1
+
+
 class _Seen:
     """A layout, and which layers asked it."""
 
@@ -83,24 +104,17 @@ class _Seen:
 
 def _hidden(model: Any, tokens: Tensor, how: Layout, split: int = 0) -> Tensor:
     """The last layer's output (T, width); positions start anew at `split`."""
-    positions = torch.cat([_positions(tokens[:split]), _positions(tokens[split:])], 1)
+    positions = torch.cat([torch.arange(split), torch.arange(len(tokens) - split)])
     return _forward(model, tokens, positions, how)
 
 
 def _cached(model: Any, tokens: Tensor, layers: int) -> Tensor:
-    """The same for the last token, after a prefill of those before it."""
-    prompt = len(tokens) - 1
-    cache = Cache(layers, torch.zeros(1, dtype=torch.long), prompt, len(tokens))
-    _hidden(model, tokens[:-1], Prefill(Packed([Span(0, prompt)]), cache, [(0, 1)]))
-    return _forward(model, tokens[-1:], torch.tensor([[prompt]]), cache)
+    """The same for the last token, of a row that begins with those before it."""
+    before = len(tokens) - 1
+    step = Step(Cache(layers, 1, len(tokens)), 1, [(Span(0, before), [0])])
+    return _forward(model, tokens, torch.arange(len(tokens)), step)[-1:]
 
 
 def _forward(model: Any, tokens: Tensor, positions: Tensor, how: Layout) -> Tensor:
     with layout(how):
-        output = model.base_model(input_ids=tokens[None], position_ids=positions, use_cache=False)
-    hidden: Tensor = output.last_hidden_state[0]
-    return hidden
-
-
-def _positions(tokens: Tensor) -> Tensor:
-    return torch.arange(len(tokens))[None]
+        return fused.hidden(model, tokens, positions)

@@ -1,0 +1,245 @@
+"""Decoders of the Llama kind, computed in few passes over memory.
+
+transformers' own layers widen, square, average, cut and join their tensors in some forty small passes. Here a layer is
+four products and what must stand between them; weights, names and attention layouts are the model's own. Which models
+are known is a matter of structure, and `models.proof` shows that a known one computes what its own code does.
+
+Shapes: T tokens, W width, H query heads, K key-value heads, D head size, I inner width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sharpen.models.adapters import low_rank, plain_adapter
+from sharpen.models.attention import in_force
+from sharpen.models.head import products_in_bfloat16
+from sharpen.models.joined import join, joined_bias, linear, together
+
+_LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer", "Qwen3MoeDecoderLayer")
+_ATTRIBUTE = "sharpen_decoder"
+
+
+@dataclass
+class Decoder:
+    """A transformers decoder's layers, and the products that are laid out for reading only."""
+
+    base: Any
+    packed: dict[nn.Module, tuple[Tensor, Tensor | None]] = field(default_factory=dict)
+
+    def hidden(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """The last layer's normalized output (T, W) for tokens and positions (T,), under the layout in force."""
+        base, layout = self.base, in_force()
+        stream = base.embed_tokens(tokens)
+        cos, sin = (
+            part[0, :, None, : part.shape[-1] // 2].float() for part in base.rotary_emb(stream, positions[None])
+        )
+        for layer in base.layers:
+            stream = self._layer(layer, stream, cos, sin, layout)
+        return _norm(stream, base.norm, stream.dtype)
+
+    def _layer(self, layer: Any, stream: Tensor, cos: Tensor, sin: Tensor, layout: Any) -> Tensor:
+        attention, mlp = layer.self_attn, layer.mlp
+        size, dtype = attention.head_dim, layer.input_layernorm.weight.dtype
+        heads, shared = attention.config.num_attention_heads, attention.config.num_key_value_heads
+        read = _norm(stream, layer.input_layernorm, dtype)
+        made = self._project(read, attention.q_proj, attention.k_proj, attention.v_proj).unflatten(-1, (-1, size))
+        seen, value = made[:, : heads + shared], made[:, heads + shared :]
+        if hasattr(attention, "q_norm"):
+            parts = (made[:, :heads], attention.q_norm), (made[:, heads : heads + shared], attention.k_norm)
+            seen = torch.cat([_norm(part, norm, part.dtype) for part, norm in parts], 1)
+        turned = _turn(seen, cos, sin)
+        window = _window(attention)
+        output = layout.attend(
+            attention.layer_idx, turned[:, :heads], turned[:, heads:], value, attention.scaling, window
+        )
+        stream = stream + self._project(output.flatten(1).to(dtype), attention.o_proj)
+        read = _norm(stream, layer.post_attention_layernorm, dtype)
+        if not hasattr(mlp, "gate_proj"):  # experts, by their own code
+            chosen: Tensor = mlp(read[None])[0]
+            return stream + chosen
+        made = self._project(read, mlp.gate_proj, mlp.up_proj)
+        return stream + self._project(_gated(made, mlp.act_fn), mlp.down_proj)
+
+    def _project(self, inputs: Tensor, *layers: Any) -> Tensor:
+        """What the layers make of inputs (T, in), side by side: (T, sum of outputs)."""
+        found = self.packed.get(layers[0])
+        if found is not None:
+            output: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, *found, "none", [], "")
+        elif all(plain_adapter(layer) or type(layer) is nn.Linear for layer in layers):
+            bases = [getattr(layer, "base_layer", layer) for layer in layers]
+            output = linear(inputs, [base.weight for base in bases], [base.bias for base in bases])
+        else:
+            return torch.cat([layer(inputs) for layer in layers], -1)
+        if any(hasattr(layer, "lora_A") for layer in layers):
+            return low_rank(inputs, output, layers)
+        return output
+
+    def groups(self) -> Iterator[Sequence[Any]]:
+        """The layers that are computed as one product."""
+        for layer in self.base.layers:
+            attention, mlp = layer.self_attn, layer.mlp
+            yield attention.q_proj, attention.k_proj, attention.v_proj
+            yield (attention.o_proj,)
+            if hasattr(mlp, "gate_proj"):
+                yield mlp.gate_proj, mlp.up_proj
+                yield (mlp.down_proj,)
+
+    def join(self) -> None:
+        """Lay weights that are used together out together."""
+        for group in self.groups():
+            join([getattr(layer, "base_layer", layer) for layer in group])
+
+    def pack(self) -> None:
+        """Lay the present weights out for the matrix units; where oneDNN has no bfloat16 products, nothing changes."""
+        for group in self.groups():
+            if all(plain_adapter(layer) or type(layer) is nn.Linear for layer in group):
+                bases = [getattr(layer, "base_layer", layer) for layer in group]
+                weights, biases = [base.weight for base in bases], [base.bias for base in bases]
+                if products_in_bfloat16(weights[0]):
+                    packed = torch.ops.mkldnn._reorder_linear_weight(together(weights))
+                    self.packed[group[0]] = (packed, joined_bias(weights, biases))
+
+
+def known(model: Any) -> Decoder | None:
+    """The model's decoder, if its layers are of a kind that is known here."""
+    base = model.base_model
+    layers = getattr(base, "layers", None)
+    if not layers or any(type(layer).__name__ not in _LAYERS for layer in layers):
+        return None
+    rotary = getattr(base.config, "rope_parameters", None) or {}
+    if rotary.get("partial_rotary_factor", 1.0) != 1.0:
+        return None
+    return Decoder(base)
+
+
+def adopt(model: Any, decoder: Decoder) -> None:
+    """From now on `hidden` computes the model so."""
+    decoder.join()
+    setattr(model, _ATTRIBUTE, decoder)
+
+
+def adopted(model: Any) -> Decoder | None:
+    """The decoder that computes the model, if it is of a known kind."""
+    found: Decoder | None = getattr(model, _ATTRIBUTE, None)
+    return found
+
+
+def hidden(model: Any, tokens: Tensor, positions: Tensor) -> Tensor:
+    """The last layer's output (T, W) for tokens and positions (T,), under the layout in force."""
+    decoder = adopted(model)
+    if decoder:
+        return decoder.hidden(tokens, positions)
+    return plain_hidden(model, tokens, positions)
+
+
+def plain_hidden(model: Any, tokens: Tensor, positions: Tensor) -> Tensor:
+    """The same by the model's own code."""
+    output = model.base_model(input_ids=tokens[None], position_ids=positions[None], use_cache=False)
+    found: Tensor = output.last_hidden_state[0]
+    return found
+
+
+def _window(attention: Any) -> int | None:
+    """Tokens that the layer sees; models say it in the layer or, for all layers, in their configuration."""
+    found = getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None))
+    return int(found) if found else None
+
+
+def _norm(inputs: Tensor, norm: Any, dtype: torch.dtype) -> Tensor:
+    """RMS norm (arXiv:1910.07467) of (…, W) computed in float32, rounded to `dtype`."""
+    if not torch.is_grad_enabled():  # a Function's own call costs as much as a decoding step's norm
+        return _normed(inputs, norm.weight, norm.variance_epsilon, dtype)[0]
+    output: Tensor = _Norm.apply(inputs, norm.weight, norm.variance_epsilon, dtype)  # type: ignore[no-untyped-call]
+    return output
+
+
+def _normed(inputs: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    wide = inputs.float()
+    length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    scale = length.square_().div_(inputs.shape[-1]).add_(epsilon).rsqrt_()
+    return (wide * scale).mul_(weight).to(dtype), scale
+
+
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
+        output, scale = _normed(inputs, weight, epsilon, dtype)
+        ctx.save_for_backward(inputs, weight, scale)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, weight, scale = ctx.saved_tensors
+        gradient = gradients[0].float()
+        unit = inputs * scale
+        d_weight = None
+        if ctx.needs_input_grad[1]:
+            d_weight = (gradient * unit).flatten(0, -2).sum(0).to(weight.dtype)
+        gradient = gradient * weight
+        along = torch.linalg.vecdot(gradient, unit).unsqueeze(-1).div_(unit.shape[-1])
+        return gradient.sub_(unit.mul_(along)).mul_(scale).to(inputs.dtype), d_weight, None, None
+
+
+def _turn(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding (arXiv:2104.09864) of heads (T, ·, D), in float32; cos and sin are (T, 1, D/2)."""
+    if not torch.is_grad_enabled():
+        return _rotated(heads.float(), cos, sin)
+    output: Tensor = _Turn.apply(heads, cos, sin)  # type: ignore[no-untyped-call]
+    return output
+
+
+class _Turn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        ctx.dtype = heads.dtype
+        return _rotated(heads.float(), cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        cos, sin = ctx.saved_tensors
+        return _rotated(gradients[0], cos, -sin).to(ctx.dtype), None, None
+
+
+def _rotated(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    left, right = heads.chunk(2, -1)
+    output = torch.empty_like(heads)
+    first, second = output.chunk(2, -1)
+    torch.mul(left, cos, out=first).addcmul_(right, sin, value=-1)
+    torch.mul(right, cos, out=second).addcmul_(left, sin)
+    return output
+
+
+def _gated(made: Tensor, activation: nn.Module) -> Tensor:
+    """act(gate) · up for gate and up side by side, (T, 2I) -> (T, I)."""
+    if type(activation).__name__ in ("SiLU", "SiLUActivation") and torch.is_grad_enabled():
+        output: Tensor = _Swish.apply(made)  # type: ignore[no-untyped-call]
+        return output
+    gate, up = made.chunk(2, -1)
+    acted: Tensor = activation(gate)
+    return acted * up
+
+
+class _Swish(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, made: Tensor) -> Tensor:
+        ctx.save_for_backward(made)
+        gate, up = made.chunk(2, -1)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (made,) = ctx.saved_tensors
+        gate, up = made.chunk(2, -1)
+        output = torch.empty_like(made)
+        d_gate, d_up = output.chunk(2, -1)
+        torch.mul(gradients[0], F.silu(gate), out=d_up)
+        d_gate.copy_(torch.ops.aten.silu_backward(gradients[0] * up, gate))
+        return output
