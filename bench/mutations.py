@@ -290,7 +290,7 @@ MUTATIONS = [
     *_of(
         "train/backward.py",
         ("backward: never divided", "(summed.total / errand.count).backward()", "summed.total.backward()"),
-        ("backward: last microbatch only", "self._wide[parameter] += parameter.grad", "self._wide[parameter] = parameter.grad.float()"),
+        ("backward: last microbatch only", "self._wide[parameter] += ", "self._wide[parameter] = "),
         ("backward: predictions not counted", "len(batch.target), sums, peaks", "1, sums, peaks"),
     ),
     *_of(
