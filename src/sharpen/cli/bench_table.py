@@ -44,8 +44,8 @@ def show(result: Record) -> None:
     screen.print(Padding(grid, (0, 0, 0, 2)))
     screen.print(Text(f"\nMeasured in {duration(result['seconds'])}; nothing was written.", "dim"))
     if result["busy"]:
-        said = f"Other work was going on here (load average {result['load_average']:.1f}): on an idle machine this is less."
-        screen.print(Text(said, "yellow"))
+        load = f"load average {result['load_average']:.1f}"
+        screen.print(Text(f"Other work was going on here ({load}): on an idle machine it all takes less.", "yellow"))
 
 
 def _stage(stage: Record) -> tuple[str, ...]:
@@ -106,7 +106,8 @@ def _of_stage(stage: Record) -> Iterator[str]:
         yield f"{_number(units // each, 'whole step')} of {_number(each, unit)}: {tokens}"
     yield f"trains {stage['trains']}"
     if looks := forecast["looks"]:
-        yield f"{_number(looks, 'look')} at the validation rows, estimated: {_rough(forecast['looks_seconds'])} of it all"
+        seconds = _rough(forecast["looks_seconds"])
+        yield f"{_number(looks, 'look')} at the validation rows, estimated: {seconds} of it all"
 
 
 def _of_rft(stage: Record, place: int) -> Iterator[str]:

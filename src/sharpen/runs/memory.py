@@ -44,6 +44,7 @@ class Watch:
     def __init__(self, seconds: float = 0.5) -> None:
         self._seconds = seconds
         self._most = 0
+        self._looking = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -59,13 +60,11 @@ class Watch:
 
     def take(self) -> int:
         """The most bytes since the last time, the present ones among them."""
-        self._look()
-        most, self._most = self._most, 0
+        with self._looking:
+            most, self._most = max(self._most, tree_bytes(os.getpid())), 0
         return most or peak_memory()
 
     def _run(self) -> None:
         while not self._over.wait(self._seconds):
-            self._look()
-
-    def _look(self) -> None:
-        self._most = max(self._most, tree_bytes(os.getpid()))
+            with self._looking:
+                self._most = max(self._most, tree_bytes(os.getpid()))

@@ -170,7 +170,6 @@ class _Bench:
             trains = adapting.prepare(self.recipe, index, self.loaded, Path())
         nowhere = RunDir(Path(os.devnull), self.observer)  # never entered: nothing can be written there
         work = Work(nowhere, index, stage, self.recipe.seed, self.base, self.loaded, StopFlag(), self.held_out)
-        self.memory.take()
         figures = await (self._sft(stage, work) if isinstance(stage, SFT) else self._rft(stage, work))
         return {
             "name": stage.name,
@@ -248,7 +247,6 @@ class _Bench:
             raise DataError("there are no held-out problems", field=f"evals.{config.name}.data")
         sampler = SharedSampler(self.loaded, Ranks())
         answers = len(examples) * (1 + config.samples) * (1 + len(self.recipe.stages))
-        self.memory.take()
         with Router(evaluate.pools(config)) as pool, environment(config.env) as env:
             await pool.start()
             if env:
@@ -283,6 +281,7 @@ class _Bench:
         now = time.monotonic()
         deadline = now + (self.deadline - now) / self.parts
         self.parts -= 1
+        self.memory.take()  # only now: a worker that is just being started counts as much as this process
 
         async def told(number: int, size: int) -> Taken:
             _tell(self.observer, f"{name}: {size} of {whole} {units}" if size < whole else f"{name}: a step")
