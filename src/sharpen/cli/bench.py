@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,13 +79,14 @@ def _measured(options: Namespace, began: float) -> dict[str, Any]:
 def _status() -> Iterator[Observer]:
     """A line on the terminal that says what is being measured; standard output is for the figures."""
     from rich.console import Console
+    from rich.text import Text
 
-    with Console(stderr=True, highlight=False).status("starting") as status:
-        yield _Status(status.update)
+    with Console(stderr=True).status("starting") as status:
+        yield _Status(lambda said: status.update(Text(said)))
 
 
 class _Status(Observer):
-    def __init__(self, say: Any) -> None:
+    def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._doing = ""
 
