@@ -16,6 +16,7 @@ from sharpen.config.recipe import Recipe
 from sharpen.errors import DataError, GraderError, ModelError
 from sharpen.graders.base import grader_fault
 from sharpen.models.load import Loaded
+from sharpen.models.load import load as load_model
 from sharpen.runs.observer import Observer
 from sharpen.stages import grading, measure
 from sharpen.types import Rollout
@@ -46,13 +47,14 @@ def rollouts(monkeypatch: pytest.MonkeyPatch) -> list[Rollout]:
 
 @dataclass
 class Worker:
-    """Takes a second a unit, three more the first time; knows the time."""
+    """Takes `pace` seconds a unit, three more the first time; knows the time."""
 
+    pace: float = 1.0
     now: float = 0.0
     sizes: list[int] = field(default_factory=list)
 
     async def take(self, number: int, size: int) -> measure.Taken:
-        seconds = size + (0.0 if self.sizes else 3.0)
+        seconds = size * self.pace + (0.0 if self.sizes else 3.0)
         self.now += seconds
         self.sizes.append(size)
         return measure.Taken(size, {"step": seconds}, {})
@@ -65,21 +67,25 @@ class Worker:
 @pytest.mark.parametrize(
     ("whole", "budget", "did", "counted"),
     [
-        (4, 100, [1, 4, 4], [4, 4]),  # the first unit warms up and does not count
-        (1, 100, [1, 1, 1], [1, 1]),
-        (5, 15, [1, 2, 5], [5]),  # 4 s a unit: two surely fit in 11 s. A second a unit: all 5 in 9 s. 4 s are left.
-        (9, 13, [1, 2, 7], [7]),  # no whole step: the largest part counts
-        (9, 9, [1, 1, 4], [4]),
-        (9, 8, [1, 1, 3], [3]),
-        (16, 7, [1], [1]),
-        (16, 0, [1], [1]),
+        (4, 100, [1, 1, 4, 4], [4, 4]),  # the first unit warms up: 4 s, then a second each
+        (1, 100, [1, 1, 1, 1], [1, 1]),
+        (5, 14, [1, 1, 5], [5]),  # no second step: 4 s are left for its 5 units
+        (9, 13, [1, 1, 8], [8]),  # no whole step: the largest part counts
+        (9, 6, [1, 1], [1]),  # a second for one more unit would teach nothing
+        (9, 0, [1, 1], [1]),
     ],
 )
 def test_what_is_measured_fits_into_the_time(whole: int, budget: float, did: list[int], counted: list[int]) -> None:
     worker = Worker()
     assert worker.within(whole, budget) == counted
     assert worker.sizes == did
-    assert worker.now <= max(budget, 4.0)
+    assert worker.now <= max(budget, 5.0)
+
+
+def test_a_unit_that_takes_long_is_not_done_twice_to_warm_up() -> None:
+    worker = Worker(pace=10.0)
+    assert worker.within(4, 5.0) == [1]
+    assert worker.sizes == [1]
 
 
 # A recipe's figures
@@ -145,7 +151,7 @@ def test_without_time_one_unit_of_each_is_measured_and_called_extrapolated(
     sft, rft = (stage["rests_on"] for stage in result["stages"])
     assert (sft["rows"], sft["steps"], sft["extrapolated"]) == (1, 1 / 4, True)
     assert (rft["prompts"], rft["completions"], rft["extrapolated"]) == (1, 3, True)
-    assert len(rollouts) == 3
+    assert len(rollouts) == 2 * 3  # one group to warm up
     assert (result["evals"][0]["rests_on"]["problems"], result["evals"][0]["rests_on"]["extrapolated"]) == (1, True)
     stage = result["stages"][0]
     assert stage["forecast"]["steps_seconds"] == pytest.approx(6 * stage["seconds"]["step"])
@@ -200,11 +206,10 @@ def test_nothing_is_written_and_the_model_learns_nothing(
     before: list[dict[str, torch.Tensor]] = []
 
     def load(*arguments: Any) -> Loaded:
-        models.append(original(*arguments))
+        models.append(load_model(*arguments))
         before.append({name: weight.clone() for name, weight in models[0].model.state_dict().items()})
         return models[0]
 
-    original = measure.load
     monkeypatch.setattr(measure, "load", load)
     seen = files(world.folder, tmp_path)
     measured(world.whole())

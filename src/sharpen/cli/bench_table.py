@@ -38,8 +38,8 @@ def show(result: Record) -> None:
     screen.print(Text.assemble("\nThe whole recipe: ", (most + _rough(result["forecast_seconds"]), "bold")))
     screen.print(Text("\nWhat this rests on", "bold"))
     grid = Table.grid(padding=(0, 2))
-    for name, facts in _grounds(result):
-        for place, fact in enumerate(facts):
+    for name, grounds in _grounds(result):
+        for place, fact in enumerate(grounds):
             grid.add_row(Text("" if place else name, "bold"), Text(fact))
     screen.print(Padding(grid, (0, 0, 0, 2)))
     screen.print(Text(f"\nMeasured in {duration(result['seconds'])}; nothing was written.", "dim"))

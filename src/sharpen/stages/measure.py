@@ -50,6 +50,9 @@ from sharpen.types import Sequence as Row
 STEPS = 2
 """So many whole steps are measured where the time suffices for them; else a part of one: its first rows or prompts."""
 
+WARM = 5.0
+"""A first unit that took fewer seconds is done again: warming up may have been most of it."""
+
 LOOK = 1 / 3
 """What a look at validation rows costs of a step that trains on them: forward without backward."""
 
@@ -293,19 +296,19 @@ class _Bench:
 async def within(take: Take, whole: int, deadline: float, clock: Callable[[], float] = time.monotonic) -> list[Taken]:
     """STEPS steps of `whole` units, or fewer; where time does not suffice for one, the largest part that was done.
 
-    Begins with a single unit to warm up, and goes on with what surely fits: no unit takes longer for having company.
-    A second part is done only where it has twice the units of the first.
+    Begins with a single unit, and goes on with what surely fits: no unit takes longer for having company. A larger part
+    is done only where it has twice the units of the one before.
     """
     last = await take(0, 1)
+    if last.seconds["step"] < WARM:
+        last = await take(0, 1)
     done: list[Taken] = []
-    least = 1
     while len(done) < STEPS:
         fit = int(last.units * (deadline - clock()) / max(last.seconds["step"], 1e-9))
         size = min(whole, fit)
-        if size < least:
+        if size < min(whole, 2 * last.units):
             break
         last = await take(len(done), size)
-        least = min(whole, 2 * size)
         if size == whole:
             done.append(last)
     return done or [last]
