@@ -47,15 +47,19 @@ def resolve(recipe: Recipe, out: Path, base: Path) -> Resolved:
         config.model_copy(update={"data": _data(config.data, out, base, f"evals/{config.name}")})
         for config in recipe.evals
     )
-    threads = recipe.threads or _threads()
-    local = base / recipe.model
-    model = str(local.resolve()) if local.is_dir() else recipe.model
-    recipe = recipe.model_copy(update={"model": model, "stages": stages, "evals": evals, "threads": threads})
+    recipe = placed(recipe, base).model_copy(update={"stages": stages, "evals": evals})
     resolve_model(recipe.model)  # fetch now, so that a missing model fails before anything else
     resolved = Resolved(recipe, _fingerprints(recipe))
     facts = {RESOLVED: {"versions": _versions(), "hardware": _hardware(recipe), "data": resolved.data}}
     _write(out, recipe, facts)
     return resolved
+
+
+def placed(recipe: Recipe, base: Path) -> Recipe:
+    """The recipe with an absolute path where its model is a folder, and with its number of threads."""
+    local = base / recipe.model
+    model = str(local.resolve()) if local.is_dir() else recipe.model
+    return recipe.model_copy(update={"model": model, "threads": recipe.threads or _threads()})
 
 
 def rewrite(out: Path, recipe: Recipe) -> None:
