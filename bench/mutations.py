@@ -1,7 +1,7 @@
 """Does a test fail when the arithmetic is wrong? Flip signs, clip sides and normalisers, one at a time.
 
-    OMP_NUM_THREADS=1 python bench/mutations.py            # all of them: a table, exit 1 if one survives
-    OMP_NUM_THREADS=1 python bench/mutations.py clip cap   # those whose name holds one of the words
+    OMP_NUM_THREADS=1 python -m bench.mutations            # all of them: a table, exit 1 if one survives
+    OMP_NUM_THREADS=1 python -m bench.mutations clip cap   # those whose name holds one of the words
 
 Each mutation is made in a copy of `src`; a process forked after the heavy imports runs the quick tests there.
 """

@@ -1,7 +1,7 @@
-"""Write the README's tables of figures from committed JSON, so that none is typed by hand.
+"""Write the tables of figures in README.md and bench/README.md from committed JSON, so that none is typed by hand.
 
-python docs/tables.py            # rewrite README.md
-python docs/tables.py --check    # exit 1 when a table does not match its JSON
+python -m docs.tables            # rewrite both
+python -m docs.tables --check    # exit 1 when a table does not match its JSON
 """
 
 from __future__ import annotations
@@ -13,51 +13,56 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench import tables
+from bench.tables import table
+
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
 
 
 def quickstart_seeds(results: dict[str, Any]) -> str:
     """A row a seed: accuracies and paired differences."""
-    lines = ["| seed | base | SFT | RFT | SFT − base | RFT − SFT |", "|---|---|---|---|---|---|"]
+    rows = []
     for seed, run in results["seeds"].items():
         sft, rft = (stage["evals"]["held_out"] for stage in run["stages"])
         scores = [f"{100 * result['score']:.1f} %" for result in (run["base"]["evals"]["held_out"], sft, rft)]
-        lines.append(_row(seed, *scores, _points(sft["vs_previous"]), _points(rft["vs_previous"])))
+        rows.append([seed, *scores, _points(sft["vs_previous"]), _points(rft["vs_previous"])])
     pooled = results["pooled"]
-    lines.append(_row("all", "", "", "", _points(pooled["sft_minus_base"]), _points(pooled["rft_minus_sft"])))
-    return "\n".join(lines)
+    rows.append(["all", "", "", "", _points(pooled["sft_minus_base"]), _points(pooled["rft_minus_sft"])])
+    return table(["seed", "base", "SFT", "RFT", "SFT − base", "RFT − SFT"], rows)
 
 
-def grpo_step(result: dict[str, Any]) -> str:
-    """Ours beside the peer: seconds, tokens, memory."""
-    lines = ["| | seconds a step (median) | completion tokens a step | peak memory |", "|---|---|---|---|"]
-    for name, side in (("sharpen", result["ours"]), ("TRL 1.16, its best setting", result["peer"])):
-        tokens = side["tokens_generated_per_step"]
-        memory = side["peak_memory_bytes"]["proportional_tree"] / 1e9
-        lines.append(_row(name, f"{side['median']:.1f}", f"{sum(tokens) / len(tokens):.0f}", f"{memory:.1f} GB"))
-    lines.append(_row("ratio", f"**{result['ratio']:.1f}×**", "", ""))
-    return "\n".join(lines)
-
-
-TABLES: dict[str, tuple[Path, Callable[[dict[str, Any]], str]]] = {
-    "quickstart_seeds": (ROOT / "studies" / "quickstart_seeds.json", quickstart_seeds),
-    "grpo_step": (ROOT / "bench" / "grpo_step.json", grpo_step),
+Make = Callable[[Any], str]
+PAGES: dict[str, dict[str, tuple[str, Make]]] = {
+    "README.md": {
+        "quickstart_seeds": ("studies/quickstart_seeds.json", quickstart_seeds),
+        "grpo_step": ("bench/grpo_step.json", tables.grpo_short),
+    },
+    "bench/README.md": {
+        "grpo_step": ("bench/grpo_step.json", tables.steps),
+        "grpo_step_no_matrix_units": ("bench/grpo_step_no_matrix_units.json", tables.steps),
+        "sampler": ("bench/sampler.json", tables.sampler),
+        "sft": ("bench/sft.json", tables.steps),
+        "long_context": ("bench/long_context.json", tables.steps),
+        "cost_ratio": ("bench/cost_ratio.json", tables.cost_ratio),
+        "profile": ("bench/profile.json", tables.profile),
+        "gains": ("bench/gains.json", tables.gains),
+    },
 }
+"""The tables of each page: the file of figures, and what makes a table of it."""
 
 
-def filled(text: str) -> str:
-    """The text with every `<!-- table: NAME -->` block made anew."""
-    for name, (path, make) in TABLES.items():
-        block = f"<!-- table: {name} -->\n{make(json.loads(path.read_text()))}\n<!-- end -->"
-        text, found = re.subn(rf"<!-- table: {name} -->\n.*?<!-- end -->", lambda _, b=block: b, text, flags=re.DOTALL)
-        if found != 1:
-            raise SystemExit(f"README.md has {found} blocks for the table {name}; there must be one")
+def filled(page: str, root: Path = ROOT) -> str:
+    """The page with every `<!-- table: NAME -->` block made anew; what has no file yet says so."""
+    text = (root / page).read_text()
+    for name, (path, make) in PAGES[page].items():
+        source = root / path
+        made = make(json.loads(source.read_text())) if source.exists() else "Not measured yet."
+        block = f"<!-- table: {name} -->\n{made}\n<!-- end -->"
+        around = re.split(rf"<!-- table: {name} -->\n.*?<!-- end -->", text, flags=re.DOTALL)
+        if len(around) != 2:
+            raise SystemExit(f"{page} has {len(around) - 1} blocks for the table {name}; there must be one")
+        text = block.join(around)
     return text
-
-
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _points(difference: dict[str, Any]) -> str:
@@ -66,7 +71,8 @@ def _points(difference: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    present = README.read_text()
+    stale = [page for page in PAGES if filled(page) != (ROOT / page).read_text()]
     if "--check" in sys.argv:
-        sys.exit("README.md differs from its JSON: run python docs/tables.py" if filled(present) != present else 0)
-    README.write_text(filled(present))
+        sys.exit(f"{', '.join(stale)} differ from their JSON: run python -m docs.tables" if stale else 0)
+    for page in stale:
+        (ROOT / page).write_text(filled(page))

@@ -1,7 +1,7 @@
 """Does the quickstart's claim hold for every seed? Runs its recipe with several and writes what came out.
 
     python studies/quickstart_seeds.py --seeds 1 2 3 4 5 --threads 1 --jobs 2     # about 45 minutes on 2 cores
-    python docs/tables.py                                                         # the table in the README
+    python -m docs.tables                                                         # the table in the README
 
 Results go to studies/quickstart_seeds.json (committed); the runs themselves to --out. Two runs side by side take
 one thread each: two busy processes of two threads would stall each other.

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import re
+import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from docs import tables
 from sharpen.cli.main import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("bench/*.md")])
 
 
-def test_the_tables_of_the_readme_are_those_of_the_committed_results() -> None:
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
-    assert spec and spec.loader
-    tables: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
-    readme = (ROOT / "README.md").read_text()
-    assert tables.filled(readme) == readme, "run python docs/tables.py"
+@pytest.mark.parametrize("page", tables.PAGES)
+def test_the_tables_of_a_page_are_those_of_the_committed_results(page: str) -> None:
+    assert tables.filled(page) == (ROOT / page).read_text(), "run python -m docs.tables"
+
+
+def test_a_changed_figure_changes_the_page_and_a_missing_one_says_so(tmp_path: Path) -> None:
+    page = "bench/README.md"
+    shutil.copytree(ROOT / "bench", tmp_path / "bench", ignore=shutil.ignore_patterns("__pycache__"))
+    figures = tmp_path / "bench/grpo_step.json"
+    document = json.loads(figures.read_text())
+    document["ours"]["full"]["median"] = 98.7654
+    figures.write_text(json.dumps(document))
+    assert "98.77" in tables.filled(page, tmp_path)
+    figures.unlink()
+    block = tables.filled(page, tmp_path).partition("<!-- table: grpo_step -->\n")[2]
+    assert block.startswith("Not measured yet.")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,0 +1,147 @@
+"""The benches' documents as Markdown tables. Pure: from JSON to text."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any
+
+Document = dict[str, Any]
+
+
+def row(*cells: str) -> str:
+    """One line of a table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    """A whole table."""
+    return "\n".join([row(*heads), "|---" * len(heads) + "|", *(row(*cells) for cells in rows)])
+
+
+def with_source(document: Document, text: str) -> str:
+    """The table, and under it the commands that made it and the machine they ran on."""
+    machine = document["machine"]
+    memory = f", {_gb(machine['memory_bytes'])}" if machine["memory_bytes"] else ""
+    where = f"{machine['cpu']}, {machine['cores']} cores{memory}, bfloat16 unit: {machine['bf16']}"
+    commands = "; ".join(f"`{command}`" for command in document["command"])
+    return f"{text}\n\n{commands}, on {where}, {machine['threads']} threads."
+
+
+def steps(document: Document) -> str:
+    """Each setting of both sides: seconds, tokens, memory; then the ratios to the peer's best."""
+    rows = []
+    for side, name, one in _measurements(document):
+        if "failed" in one:
+            rows.append([side, name, f"failed: {one['failed']}", "", "", ""])
+            continue
+        sampling = f" ({one['sampling_median']:.1f} of it sampling)" if "sampling_median" in one else ""
+        rate = f"{one['tokens_per_second']:.0f}"
+        rows.append([side, name, f"{one['median']:.2f}{sampling}", rate, _gb(_peak(one)), _others(one)])
+    heads = ["side", "setting", "seconds a step (median)", "tokens/s", "peak memory", "cores taken by others"]
+    return with_source(document, "\n\n".join([table(heads, rows), *_ratios(document["ratio"])]))
+
+
+def _ratios(ratio: Document) -> list[str]:
+    said = []
+    best = ratio.get("peer_best")
+    for name in ("full", "lora"):
+        if best and name in ratio:
+            one = ratio[name]
+            said.append(
+                f"{name}: **{one['seconds']:.1f}×** faster a step than TRL at {best['seconds']} "
+                f"({one['tokens_per_second']:.1f}× by tokens/s); peak memory {100 * one['memory']:.0f} % of TRL's "
+                f"at {best['memory']}."
+            )
+    if "lora_over_full" in ratio:
+        said.append(f"LoRA of rank 16: **{ratio['lora_over_full']:.2f}×** as fast as full fine-tuning.")
+    return said
+
+
+def grpo_short(document: Document) -> str:
+    """Ours beside the peer's best settings, for the project's README."""
+    ratio, ours, peer = document["ratio"], document["ours"]["full"], document["peer"]
+    best = ratio["peer_best"]
+    sides = [("sharpen", ours), (f"TRL 1.16, its best setting for time ({best['seconds']})", peer[best["seconds"]])]
+    if best["memory"] != best["seconds"]:
+        sides.append((f"TRL 1.16, its best setting for memory ({best['memory']})", peer[best["memory"]]))
+    rows = [
+        [name, f"{one['median']:.1f}", f"{sum(one['tokens']) / len(one['tokens']):.0f}", _gb(_peak(one))]
+        for name, one in sides
+    ]
+    rows.append(["ratio", f"**{ratio['full']['seconds']:.1f}×**", "", f"{100 * ratio['full']['memory']:.0f} %"])
+    return table(["", "seconds a step (median)", "completion tokens a step", "peak memory"], rows)
+
+
+def sampler(document: Document) -> str:
+    """A row a kind of work."""
+    rows = []
+    for work, one in document["ours"].items():
+        theirs = [document["peer"].get(f"{work}, {dtype}", {}) for dtype in ("bfloat16", "float32")]
+        times = document["ratio"].get(work, {}).get("ratio")
+        rates = [f"{side['tokens_per_second']:.0f}" if "tokens_per_second" in side else "" for side in (one, *theirs)]
+        memory = _gb(_peak(one)) if "failed" not in one else one["failed"]
+        rows.append([work, *rates, f"**{times:.1f}×**" if times else "", memory])
+    said = []
+    if "queue_over_steady" in document["ratio"]:
+        said.append(f"The queue runs at **{100 * document['ratio']['queue_over_steady']:.0f} %** of the steady rate.")
+    if "alone_ms_per_token" in document["ratio"]:
+        said.append(f"One sequence alone: **{document['ratio']['alone_ms_per_token']:.1f} ms** a token.")
+    heads = ["work", "ours, tokens/s", "`generate`, bfloat16", "`generate`, float32", "ours ÷ the better", "our memory"]
+    return with_source(document, "\n\n".join([table(heads, rows), *said]))
+
+
+def cost_ratio(document: Document) -> str:
+    """RFT's unit beside SFT's."""
+    rows = []
+    for name, one in document["ours"].items():
+        costs = [f"{median(one[key]) / one['units_per_step']:.3f}" for key in ("seconds", "core_seconds")]
+        rows.append([f"{name.upper()}, per {one['unit']}", *costs, _gb(_peak(one))])
+    ratio = document["ratio"]
+    rows.append(["ratio", f"**{ratio['seconds']:.1f}×**", f"**{ratio['core_seconds']:.1f}×**", ""])
+    return with_source(document, table(["", "seconds", "core-seconds", "peak memory"], rows))
+
+
+def profile(document: Document) -> str:
+    """A row a group of operations, then the floor."""
+    parts = []
+    for name, one in document["ours"].items():
+        profiled, floor = one["profiled"], one["floor"]
+        rows = [
+            [group, f"{seconds:.2f}", f"{100 * seconds / profiled['seconds']:.0f} %"]
+            for group, seconds in sorted(profiled["groups"].items(), key=lambda pair: -pair[1])
+        ]
+        parts.append(table([f"{name}: group", "seconds of a step under the profiler", "share"], rows))
+        flop = floor["flop"]
+        parts.append(
+            f"Without the profiler a step takes {one['median']:.1f} s. Floor: {floor['seconds']:.1f} s "
+            f"({flop['sampling'] / 1e12:.2f} TFLOP of sampling and {flop['training'] / 1e12:.2f} of training at "
+            f"{floor['flop_per_second'] / 1e12:.2f} TFLOP/s in {floor['product_dtype']}, the best product measured). "
+            f"A step takes **{document['ratio'][name]['over_floor']:.1f}×** that."
+        )
+    return with_source(document, "\n\n".join(parts))
+
+
+def gains(entries: list[dict[str, str]]) -> str:
+    """Each optimisation with the predicted and the measured gain."""
+    if not entries:
+        return "None recorded yet."
+    fields = ["name", "predicted", "measured", "command", "machine", "note"]
+    cells = [[f"`{one[key]}`" if key == "command" else one[key] for key in fields] for one in entries]
+    return table(["optimisation", *fields[1:]], cells)
+
+
+def _measurements(document: Document) -> list[tuple[str, str, Document]]:
+    sides = (("sharpen", document["ours"]), ("TRL", document["peer"]))
+    return [(side, name, one) for side, measured in sides for name, one in measured.items()]
+
+
+def _peak(one: Document) -> int:
+    return int(one["peak_memory_bytes"]["proportional_tree"])
+
+
+def _others(one: Document) -> str:
+    return "not seen" if one["others_cores"] is None else f"{one['others_cores']:.2f}"
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.1f} GB"
