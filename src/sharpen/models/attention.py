@@ -23,14 +23,26 @@ from torch import Tensor
 from sharpen.errors import ModelError
 
 NAME = "sharpen"
-_UNSUPPORTED = ("softcap", "s_aux", "position_bias", "attn_bias")
+_UNSUPPORTED = ("softcap", "position_bias", "attn_bias")
 
 
 class Layout(Protocol):
     """Who may attend to whom."""
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
-        """Attention of one layer: query (B, H, T, D), key and value (B, K, T, D) -> (B, H, T, D)."""
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        window: int | None,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
+        """Attention of one layer: query (B, H, T, D), key and value (B, K, T, D) -> (B, H, T, D).
+
+        `sinks` (H,) are logits that take part in each head's softmax and bring no value.
+        """
         ...
 
 
@@ -56,11 +68,12 @@ def attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    s_aux: Tensor | None = None,
     **extras: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: returns (B, T, H, D) and no weights.
 
-    Raises ModelError for attention variants that are not built (soft caps, sinks, biases).
+    Raises ModelError for attention variants that are not built (soft caps, biases).
     """
     for name in _UNSUPPORTED:
         if extras.get(name) is not None:
@@ -71,7 +84,7 @@ def attention(
             )
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     layer = int(module.layer_idx)  # type: ignore[arg-type]
-    output = _layout.get().attend(layer, query, key, value, scale, sliding_window)
+    output = _layout.get().attend(layer, query, key, value, scale, sliding_window, s_aux)
     return output.transpose(1, 2), None
 
 
@@ -114,9 +127,18 @@ class Packed:
         order[places[places >= 0]] = (places >= 0).nonzero()[:, 0]
         self.order = order  # (T,) where each token stands among the padded outputs
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        window: int | None,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
         q, k, v = (part[0].transpose(0, 1).float() for part in (query, key, value))  # each (T, heads, D)
-        outputs = torch.cat([call.attend(q, k, v, scale, window) for call in self.calls])
+        outputs = torch.cat([call.attend(q, k, v, scale, window, sinks) for call in self.calls])
         return outputs.index_select(0, self.order).to(query.dtype).transpose(0, 1)[None]
 
 
@@ -139,11 +161,14 @@ class _Call:
         ).flatten()
         self.query_positions = prefixes + own  # (B, L)
         self.key_positions = torch.cat([before, self.query_positions], 1)  # (B, S)
-        self.masks: dict[int | None, Tensor | None] = {}
+        self.masks: dict[tuple[int | None, bool], Tensor | None] = {}
 
-    def mask(self, window: int | None) -> Tensor | None:
-        """(B, 1, L, S) true where a query sees a key; None where plain causal attention says the same."""
-        if window not in self.masks:
+    def mask(self, window: int | None, sink: bool) -> Tensor | None:
+        """(B, 1, L, S) true where a query sees a key; None where plain causal attention says the same.
+
+        With a sink there is one key more, the last, which all see.
+        """
+        if (window, sink) not in self.masks:
             distance = self.query_positions[:, :, None] - self.key_positions[:, None, :]
             visible = (distance >= 0) & (self.key_positions >= 0)[:, None, :]
             if window is not None:
@@ -151,20 +176,36 @@ class _Call:
             plain = self.key_positions.shape == self.query_positions.shape and (
                 window is None or self.shape[1] <= window
             )
-            self.masks[window] = None if plain else visible[:, None]
-        return self.masks[window]
+            visible = F.pad(visible, (0, int(sink)), value=True)
+            self.masks[window, sink] = None if plain and not sink else visible[:, None]
+        return self.masks[window, sink]
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, sinks: Tensor | None
+    ) -> Tensor:
         """Flat query (T, H, D), key and value (T, K, D) -> padded outputs (B·L, H, D)."""
         q, k, v = (
             part.index_select(0, index).unflatten(0, (self.shape[0], -1)).transpose(1, 2)
             for part, index in ((query, self.queries), (key, self.keys), (value, self.keys))
         )
-        mask = self.mask(window)
+        if sinks is not None:
+            q, k, v = _with_sinks(q, k, v, sinks.float() / scale)
+        mask = self.mask(window, sinks is not None)
         output = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
         )
-        return output.transpose(1, 2).flatten(0, 1)
+        return output[..., : value.shape[-1]].transpose(1, 2).flatten(0, 1)
+
+
+def _with_sinks(query: Tensor, key: Tensor, value: Tensor, sinks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One key and one dimension more: there each query (B, H, L, D) holds its head's sink, and only the new key a 1.
+
+    So the product of the two is the sink, other products stay what they are, and no mask is as large as H·L·S.
+    """
+    held = sinks[None, :, None, None].expand(*query.shape[:3], 1)
+    key = F.pad(key, (0, 1, 0, 1))
+    key[..., -1, -1] = 1
+    return torch.cat([query, held], -1), key, F.pad(value, (0, 1, 0, 1))
 
 
 class Cache:
@@ -203,7 +244,16 @@ class Cache:
         self.values = [values[rows] if values is not None else None for values in self.values]
         self._mask.clear()
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        window: int | None,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
         """One new token a row: write its key and value, attend over what the row holds."""
         keys, values = self.room(layer, key)
         rows, heads, _, size = query.shape
@@ -212,9 +262,15 @@ class Cache:
         values[:, :, self.column] = value[:, :, 0]
         # The query heads of one key-value head form one short sequence: no key is repeated.
         grouped = query.reshape(rows, keys.shape[1], heads // keys.shape[1], size).float()
-        output = F.scaled_dot_product_attention(
-            grouped, keys[:, :, :end], values[:, :, :end], attn_mask=self._visible(end, window), scale=scale
-        )
+        visible = self._visible(end, window)
+        if sinks is None:
+            output = F.scaled_dot_product_attention(
+                grouped, keys[:, :, :end], values[:, :, :end], attn_mask=visible, scale=scale
+            )
+        else:  # written out: an additional key would copy all keys
+            scores = grouped @ keys[:, :, :end].mT * scale + visible
+            held = sinks.float().view(1, keys.shape[1], -1, 1).expand(*scores.shape[:3], 1)
+            output = torch.cat([scores, held], -1).softmax(-1)[..., :-1] @ values[:, :, :end]
         return output.reshape(rows, heads, 1, size).to(query.dtype)
 
     def _visible(self, end: int, window: int | None) -> Tensor:
@@ -236,11 +292,20 @@ class Prefill:
     cache: Cache
     rows: Sequence[tuple[int, int]]  # of each span: the cache rows first:last
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        window: int | None,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
         keys, values = self.cache.room(layer, key)
         end = self.cache.column
         for span, (first, last) in zip(self.packed.spans, self.rows, strict=True):
             tokens = slice(span.start, span.start + span.length)
             keys[first:last, :, end - span.length : end] = key[:, :, tokens]
             values[first:last, :, end - span.length : end] = value[:, :, tokens]
-        return self.packed.attend(layer, query, key, value, scale, window)
+        return self.packed.attend(layer, query, key, value, scale, window, sinks)

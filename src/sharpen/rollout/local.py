@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from sharpen.data.order import generator
+from sharpen.models import plain
 from sharpen.models.adapters import fixed_scales
 from sharpen.models.attention import Cache, Packed, Prefill, Span, layout
 from sharpen.models.head import logits
 from sharpen.models.packed import packed_weights
+from sharpen.models.rows import Rows
 from sharpen.rollout.base import Params, Request
 from sharpen.rollout.draw import cut, draw
 from sharpen.types import Segment, Support
@@ -64,7 +66,8 @@ class _Batch:
         self.tokens: list[list[int]] = [[] for _ in requests]
         self.logprobs: list[list[float]] = [[] for _ in requests]
         self.supports: list[list[array[int]]] = [[] for _ in requests]
-        self.head = sampler.model.lm_head.weight.float()
+        self.plain = plain.how(sampler.model)
+        self.head = sampler.model.get_output_embeddings().weight.float()
         self.uniforms = torch.stack(
             [torch.from_numpy(generator(request.key).random(params.max_tokens)) for request in requests]
         )
@@ -90,8 +93,12 @@ class _Batch:
             positions = positions + 1
         return [self._segment(row) for row in range(len(self.requests))]
 
-    def _prefill(self) -> tuple[Cache, Tensor]:
+    def _prefill(self) -> tuple[Cache | Rows, Tensor]:
         """Compute each distinct neighbouring prompt once; returns the cache and the first logits (R, V)."""
+        if self.plain:
+            prompts = [request.prompt for request in self.requests]
+            rows = Rows(self.sampler.model, self.plain, prompts, self.sampler.prefill_tokens)
+            return rows, rows.scores
         lengths = torch.tensor([len(request.prompt) for request in self.requests])
         column = int(lengths.max())
         layers: int = self.sampler.model.config.num_hidden_layers
@@ -125,7 +132,9 @@ class _Batch:
             row += count
         return parts
 
-    def _decode(self, cache: Cache, tokens: Tensor, positions: Tensor) -> Tensor:
+    def _decode(self, cache: Cache | Rows, tokens: Tensor, positions: Tensor) -> Tensor:
+        if isinstance(cache, Rows):
+            return cache.decode(tokens)
         with layout(cache):
             hidden = self._hidden(tokens[:, None], positions[:, None])[:, 0]
         cache.advance()

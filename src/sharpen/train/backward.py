@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sharpen.data.order import Key, generator
 from sharpen.data.pack import Batch, pack
+from sharpen.models import plain
 from sharpen.models.adapters import dropping, drops
 from sharpen.models.attention import Packed, layout
 from sharpen.models.head import Predictions, predict
@@ -112,6 +113,9 @@ class Backward:
 
 def forward(model: Any, batch: Batch, temperature: float) -> Predictions:
     """What the model says of the batch's targets."""
+    if how := plain.how(model):
+        hidden = plain.hidden_states(model, how, batch.tokens, batch.spans)[batch.source]
+        return plain.predict(model, how, hidden, batch.target, temperature, batch.support)
     with layout(Packed(batch.spans)):
         hidden = model.base_model(
             input_ids=batch.tokens[None], position_ids=batch.positions[None], use_cache=False
