@@ -22,14 +22,26 @@ from torch import Tensor
 from sharpen.errors import ModelError
 
 NAME = "sharpen"
-_UNSUPPORTED = ("softcap", "s_aux", "position_bias", "attn_bias")
+_UNSUPPORTED = ("softcap", "position_bias", "attn_bias")
 
 
 class Layout(Protocol):
     """Who may attend to whom."""
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
-        """Attention of one layer: query (T, H, D), key and value (T, K, D) -> (T, H, D)."""
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        window: int | None,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
+        """Attention of one layer: query (T, H, D), key and value (T, K, D) -> (T, H, D).
+
+        `sinks` (H,) are logits that take part in each head's softmax and bring no value.
+        """
         ...
 
 
@@ -60,11 +72,12 @@ def attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    s_aux: Tensor | None = None,
     **extras: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface, called with all tokens in one row: returns (1, T, H, D) and no weights.
 
-    Raises ModelError for attention variants that are not built (soft caps, sinks, biases).
+    Raises ModelError for attention variants that are not built (soft caps, biases).
     """
     for name in _UNSUPPORTED:
         if extras.get(name) is not None:
@@ -76,7 +89,7 @@ def attention(
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-    return in_force().attend(layer, q, k, v, scale, sliding_window)[None], None
+    return in_force().attend(layer, q, k, v, scale, sliding_window, s_aux)[None], None
 
 
 def register() -> str:
@@ -118,9 +131,18 @@ class Packed:
         order[places[places >= 0]] = (places >= 0).nonzero()[:, 0]
         self.order = order  # (T,) where each token stands among the padded outputs
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        window: int | None,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
         q, k, v = (part.float() for part in (query, key, value))
-        outputs = torch.cat([call.attend(q, k, v, scale, window) for call in self.calls])
+        outputs = torch.cat([call.attend(q, k, v, scale, window, sinks) for call in self.calls])
         return outputs.index_select(0, self.order).to(query.dtype)
 
 
@@ -143,11 +165,14 @@ class _Call:
         ).flatten()
         self.query_positions = prefixes + own  # (B, L)
         self.key_positions = torch.cat([before, self.query_positions], 1)  # (B, S)
-        self.masks: dict[int | None, Tensor | None] = {}
+        self.masks: dict[tuple[int | None, bool], Tensor | None] = {}
 
-    def mask(self, window: int | None) -> Tensor | None:
-        """(B, 1, L, S) true where a query sees a key; None where plain causal attention says the same."""
-        if window not in self.masks:
+    def mask(self, window: int | None, sink: bool) -> Tensor | None:
+        """(B, 1, L, S) true where a query sees a key; None where plain causal attention says the same.
+
+        With a sink there is one key more, the last, which all see.
+        """
+        if (window, sink) not in self.masks:
             distance = self.query_positions[:, :, None] - self.key_positions[:, None, :]
             visible = (distance >= 0) & (self.key_positions >= 0)[:, None, :]
             if window is not None:
@@ -155,17 +180,33 @@ class _Call:
             plain = self.key_positions.shape == self.query_positions.shape and (
                 window is None or self.shape[1] <= window
             )
-            self.masks[window] = None if plain else visible[:, None]
-        return self.masks[window]
+            visible = F.pad(visible, (0, int(sink)), value=True)
+            self.masks[window, sink] = None if plain and not sink else visible[:, None]
+        return self.masks[window, sink]
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, sinks: Tensor | None
+    ) -> Tensor:
         """Flat query (T, H, D), key and value (T, K, D) -> padded outputs (B·L, H, D)."""
         q, k, v = (
             part.index_select(0, index).unflatten(0, (self.shape[0], -1)).transpose(1, 2)
             for part, index in ((query, self.queries), (key, self.keys), (value, self.keys))
         )
-        mask = self.mask(window)
+        if sinks is not None:
+            q, k, v = _with_sinks(q, k, v, sinks.float() / scale)
+        mask = self.mask(window, sinks is not None)
         output = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
         )
-        return output.transpose(1, 2).flatten(0, 1)
+        return output[..., : value.shape[-1]].transpose(1, 2).flatten(0, 1)
+
+
+def _with_sinks(query: Tensor, key: Tensor, value: Tensor, sinks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One key and one dimension more: there each query (B, H, L, D) holds its head's sink, and only the new key a 1.
+
+    So the product of the two is the sink, other products stay what they are, and no mask is as large as H·L·S.
+    """
+    held = sinks[None, :, None, None].expand(*query.shape[:3], 1)
+    key = F.pad(key, (0, 1, 0, 1))
+    key[..., -1, -1] = 1
+    return torch.cat([query, held], -1), key, F.pad(value, (0, 1, 0, 1))

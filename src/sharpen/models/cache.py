@@ -79,7 +79,16 @@ class Step:
         self.masks: dict[int | None, Tensor] = {}
         cache.room(self.longest)
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        window: int | None,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
         keys, values = self.cache.buffers(layer, key)
         first = len(query) - self.rows
         for span, slots in self.prompts:
@@ -90,17 +99,18 @@ class Step:
         values[self.row, :, self.places] = value[first:].float()
         # The query heads of one key-value head form one short sequence: no key is repeated.
         grouped = query[first:].float().unflatten(1, (key.shape[1], -1))
-        output = F.scaled_dot_product_attention(
-            grouped,
-            keys[: self.rows, :, : self.longest],
-            values[: self.rows, :, : self.longest],
-            attn_mask=self._visible(window),
-            scale=scale,
-        )
+        held, seen = (part[: self.rows, :, : self.longest] for part in (keys, values))
+        visible = self._visible(window)
+        if sinks is None:
+            output = F.scaled_dot_product_attention(grouped, held, seen, attn_mask=visible, scale=scale)
+        else:  # written out: an additional key would copy all keys
+            scores = grouped @ held.mT * scale + visible
+            sink = sinks.float().view(1, scores.shape[1], -1, 1).expand(*scores.shape[:3], 1)
+            output = torch.cat([scores, sink], -1).softmax(-1)[..., :-1] @ seen
         newest = output.flatten(1, 2).to(query.dtype)
         if self.packed is None:
             return newest
-        begun = self.packed.attend(layer, query[:first], key[:first], value[:first], scale, window)
+        begun = self.packed.attend(layer, query[:first], key[:first], value[:first], scale, window, sinks)
         return torch.cat([begun, newest])
 
     def done(self) -> None:

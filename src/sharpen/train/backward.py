@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sharpen.data.order import Key, generator
 from sharpen.data.pack import Batch, pack
+from sharpen.models import plain
 from sharpen.models.adapters import dropping, drops
 from sharpen.models.attention import Packed, layout
 from sharpen.models.fused import hidden
@@ -76,7 +77,7 @@ class Backward:
     def run(self, errand: Errand) -> Totals:
         """Add up the gradients of the errand's share, for `take`; returns the sums."""
         totals = Totals()
-        head = Head(self.model.lm_head.weight)
+        head = head_of(self.model)
         with self._collecting():
             for microbatch, batch in enumerate(pack(errand.rows, errand.tokens_per_microbatch)):
                 with self._dropout((*errand.key, microbatch)):
@@ -121,8 +122,16 @@ class Backward:
         parameter.grad = None
 
 
+def head_of(model: Any) -> Head | None:
+    """The model's output layer laid out for many batches; None where the model has a head of its own kind."""
+    return None if plain.how(model) else Head(model.lm_head.weight)
+
+
 def forward(model: Any, batch: Batch, temperature: float, head: Head | None = None) -> Predictions:
     """What the model says of the batch's targets; `head` is its output layer laid out, where it is at hand."""
+    if how := plain.how(model):
+        states = plain.hidden_states(model, how, batch.tokens, batch.spans)[batch.source]
+        return plain.predict(model, how, states, batch.target, temperature, batch.support)
     with layout(Packed(batch.spans)):
         found = hidden(model, batch.tokens, batch.positions)
     return predict(found[batch.source], model.lm_head.weight, batch.target, temperature, batch.support, head)

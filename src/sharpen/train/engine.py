@@ -19,8 +19,7 @@ from sharpen.config.optim import Optim
 from sharpen.data.order import Key
 from sharpen.data.pack import pack
 from sharpen.errors import DivergedError
-from sharpen.models.head import Head
-from sharpen.train.backward import Backward, Errand, Totals, forward
+from sharpen.train.backward import Backward, Errand, Totals, forward, head_of
 from sharpen.train.losses import Loss
 from sharpen.train.optim import build, restore, state_of
 from sharpen.train.ranks import Ranks, shares
@@ -120,7 +119,7 @@ class Engine:
     def evaluate(self, rows: Sequence[Row], loss: Loss) -> dict[str, float]:
         """The loss and its metrics on rows, without learning."""
         totals = Totals()
-        head = Head(self.model.lm_head.weight)
+        head = head_of(self.model)
         for batch in pack(rows, self.tokens_per_microbatch):
             totals.take(loss(forward(self.model, batch, 1.0, head), batch), batch)
         return {"loss": totals.total / loss.count(rows), **totals.metrics()}
@@ -208,7 +207,7 @@ def score(model: Any, rows: Sequence[Row], budget: int, temperature: float = 1.0
     """The rows, with `old_logprobs` filled in by this model."""
     scored: list[Row] = []
     remaining = iter(rows)
-    head = Head(model.lm_head.weight)
+    head = head_of(model)
     for batch in pack(rows, budget):
         logprobs = iter(forward(model, batch, temperature, head).logprobs.tolist())
         for row in _take(remaining, batch.rows):
