@@ -184,7 +184,8 @@ def seeded(seed: int) -> Iterator[None]:
 def target_names(model: nn.Module, wanted: str | tuple[str, ...]) -> list[str]:
     """The linear layers that `all-linear`, `attention` or names mean, as peft's `target_modules`.
 
-    Raises ModelError for a name that no linear layer but the head has.
+    Experts that are held as one tensor are no linear layers, and get none. Raises ModelError for a name that no linear
+    layer but the head has, and where there is no linear layer.
     """
     held: Any = model
     head = held.get_output_embeddings()
@@ -192,18 +193,30 @@ def target_names(model: nn.Module, wanted: str | tuple[str, ...]) -> list[str]:
     if isinstance(wanted, tuple):
         for target in wanted:
             if not any(_is(name, target) for name in linear):
+                names = ", ".join(sorted({_last(name) for name in linear}))
                 raise ModelError(
                     "the model has no linear layer of this name that could get an adapter",
                     value=target,
-                    remedy=f"Its layers are {', '.join(sorted({_last(name) for name in linear}))}",
+                    remedy=f"Its layers are {names}" + (" (its experts cannot get one)" if has_experts(model) else ""),
                 )
         chosen = [name for name in linear if any(_is(name, target) for target in wanted)]
     elif wanted == "attention":
         chosen = [name for name in linear if _in_attention(model, name)]
     else:
         chosen = linear
+    if not chosen:
+        raise ModelError(
+            "the model has no linear layers that could get an adapter",
+            value=wanted,
+            remedy="Train all weights (adapter: none), or name other layers as `targets`",
+        )
     short = sorted({_last(name) for name in chosen})
     return short if [name for name in linear if _last(name) in short] == chosen else chosen
+
+
+def has_experts(model: nn.Module) -> bool:
+    """Whether the model holds its experts as one tensor, which is no linear layer."""
+    return any(weight.ndim == 3 and "expert" in name for name, weight in model.named_parameters())
 
 
 def trainable(model: nn.Module) -> tuple[int, int]:

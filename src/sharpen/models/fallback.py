@@ -36,8 +36,8 @@ _WORDS: dict[Literal["batch", "row", "none"], str] = {
 def fall_back(model: Any, dtype: torch.dtype) -> str:
     """Note on the model how it is to be called (`plain.how`), and say so in words.
 
-    Raises Unknown where transformers itself cannot run it, where a prediction depends on later tokens, or where its
-    logits are no linear map, scaled or softly capped. Raises ModelError for numbers that are not finite.
+    Raises Unknown where transformers itself cannot run or train it, where a prediction depends on later tokens, or
+    where its logits are no linear map, scaled or softly capped. Raises ModelError for numbers that are not finite.
     """
     kind = model.config.get_text_config().model_type
     before = _fingerprint(model)
@@ -53,6 +53,7 @@ def fall_back(model: Any, dtype: torch.dtype) -> str:
         raise Unknown("changes its own weights when it computes", kind)
     if cache is None:
         raise Unknown("does not predict a token from those before it alone", kind)
+    trial.differentiate()
     plain.note(model, replace(trial.plain, padded=padded, cache=cache))
     return f"sequences are computed {'side by side' if padded else 'one by one'}, and {_WORDS[cache]}"
 
@@ -81,6 +82,19 @@ class _Trial:
             if close(plain.logits(self.model, found, self.hidden[:first] * LARGE), theirs, self.dtype):
                 return found
         raise Unknown("makes logits in another way than a linear head, scaled or softly capped", text.model_type)
+
+    def differentiate(self) -> None:
+        """Raise Unknown unless gradients come through all layers; none is kept."""
+        hooks = [weight.register_post_accumulate_grad_hook(_forget) for weight in self.model.parameters()]
+        try:
+            with torch.enable_grad():
+                hidden = plain.hidden_states(self.model, self.plain, self.tokens, self.spans)
+                hidden.float().square().sum().backward()
+        except Exception as error:  # a foreign boundary: any architecture's code
+            raise Unknown(f"cannot be trained: {brief(error)}", self.model.config.model_type) from error
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def pads(self) -> bool:
         """Whether a sequence is the same beside longer ones."""
@@ -113,6 +127,10 @@ def _holds(shows: Callable[[], bool]) -> bool:
         return shows()
     except Exception:  # a foreign boundary: any architecture's code
         return False
+
+
+def _forget(weight: Tensor) -> None:
+    weight.grad = None
 
 
 def _scale(text: Any) -> float:

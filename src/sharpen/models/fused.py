@@ -60,10 +60,10 @@ class Decoder:
             attention.layer_idx, turned[:, :heads], turned[:, heads:], value, attention.scaling, window
         )
         stream = stream + self._project(output.flatten(1).to(dtype), attention.o_proj)
-        read = _norm(stream, layer.post_attention_layernorm, dtype)
         if not hasattr(mlp, "gate_proj"):  # experts, by their own code
-            chosen: Tensor = mlp(read[None])[0]
+            chosen: Tensor = mlp(_norm(stream, layer.post_attention_layernorm, stream.dtype)[None])[0]
             return stream + chosen
+        read = _norm(stream, layer.post_attention_layernorm, dtype)
         made = self._project(read, mlp.gate_proj, mlp.up_proj)
         return stream + self._project(_gated(made, mlp.act_fn), mlp.down_proj)
 

@@ -45,7 +45,8 @@ def words(recipe: Recipe, index: int, loaded: Loaded) -> str:
     made = recipe.trains(_origin(recipe, index))
     assert isinstance(made, Lora)
     kind = ("rs" if made.rslora else "") + ("DoRA" if made.dora else "LoRA")
-    places = {"all-linear": "all linear layers", "attention": "attention"}
+    but = " (not the experts)" if adapters.has_experts(loaded.model) else ""
+    places = {"all-linear": f"all linear layers{but}", "attention": "attention"}
     where = ", ".join(made.targets) if isinstance(made.targets, tuple) else places[made.targets]
     begun = f", continued from {recipe.stages[index - 1].name}" if isinstance(trained, Continue) else ""
     return (

@@ -125,7 +125,10 @@ def standalone(
     )
     examples = list(read_examples(data, base))
     loaded = load(model, compute_dtype("auto"))
-    lines = asyncio.run(evaluate(config, examples, loaded, seed, observer or Observer(), model))
+    observer = observer or Observer()
+    if loaded.notice:
+        observer.event({"event": "alert", "kind": "slow_path", "message": loaded.notice})
+    lines = asyncio.run(evaluate(config, examples, loaded, seed, observer, model))
     if out:
         write_lines(out / "eval.jsonl", lines)
     return score(lines)
