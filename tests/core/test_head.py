@@ -169,13 +169,13 @@ def test_tokens_the_model_is_certain_of_pull_hardly_even_in_bfloat16() -> None:
 
 
 def test_logits_of_bfloat16_weights_are_float32_wherever_they_matter() -> None:
-    """Tokens that are not a thousand times less likely than the likeliest have logits of a float64 product."""
+    """Tokens that are not a hundred times less likely than the likeliest have logits of a float64 product."""
     generator = torch.Generator().manual_seed(5)
     hidden, weight = torch.randn(40, 64, generator=generator), torch.randn(3000, 64, generator=generator).bfloat16()
     for temperature in (1.0, 0.5):
         scores, peak = Head(weight).shifted(hidden, temperature)
         whole = hidden.double() @ weight.double().T / temperature
-        likely = whole > whole.amax(-1, keepdim=True) - 6.5
+        likely = whole > whole.amax(-1, keepdim=True) - 4.6
         assert 40 < int(likely.sum()) < 20_000
         assert float((scores + peak - whole).abs()[likely].max()) < 1e-4
         assert float((scores + peak - whole).abs().max()) < 0.5

@@ -112,6 +112,10 @@ class Span(NamedTuple):
     prefix: int = 0
 
 
+WIDTH = 32
+"""Spans whose lengths differ by less are padded to one another's."""
+
+
 class Packed:
     """Spans side by side in one row of T tokens; nothing else crosses a span's edge.
 
@@ -123,7 +127,7 @@ class Packed:
         self.spans = spans
         buckets: dict[tuple[bool, int], list[Span]] = {}
         for span in spans:
-            size = (span.prefix + span.length - 1).bit_length()
+            size = (span.prefix + span.length - 1) // WIDTH
             buckets.setdefault((span.prefix > 0, size), []).append(span)
         self.calls = [_Call(bucket) for bucket in buckets.values()]
         places = torch.cat([call.places for call in self.calls])  # which token each padded output is, or -1

@@ -89,12 +89,11 @@ class Step:
         window: int | None,
         sinks: Tensor | None = None,
     ) -> Tensor:
-        keys, values = self.cache.buffers(layer, key)
         first = len(query) - self.rows
-        for span, slots in self.prompts:
-            tokens = slice(span.start, span.start + span.length)
-            keys[slots, :, : span.length] = key[tokens].transpose(0, 1).float()
-            values[slots, :, : span.length] = value[tokens].transpose(0, 1).float()
+        parts: list[Tensor] = []
+        if self.packed:
+            parts.append(self.begin(layer, query[:first], key[:first], value[:first], scale, window, sinks))
+        keys, values = self.cache.buffers(layer, key)
         keys[self.row, :, self.places] = key[first:].float()
         values[self.row, :, self.places] = value[first:].float()
         # The query heads of one key-value head form one short sequence: no key is repeated.
@@ -107,11 +106,27 @@ class Step:
             scores = grouped @ held.mT * scale + visible
             sink = sinks.float().view(1, scores.shape[1], -1, 1).expand(*scores.shape[:3], 1)
             output = torch.cat([scores, sink], -1).softmax(-1)[..., :-1] @ seen
-        newest = output.flatten(1, 2).to(query.dtype)
-        if self.packed is None:
-            return newest
-        begun = self.packed.attend(layer, query[:first], key[:first], value[:first], scale, window, sinks)
-        return torch.cat([begun, newest])
+        parts.append(output.flatten(1, 2).to(query.dtype))
+        return torch.cat(parts)
+
+    def begin(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        window: int | None,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
+        """The same for the prompts that begin alone: write their keys and values, attend among them."""
+        assert self.packed
+        keys, values = self.cache.buffers(layer, key)
+        for span, slots in self.prompts:
+            tokens = slice(span.start, span.start + span.length)
+            keys[slots, :, : span.length] = key[tokens].transpose(0, 1).float()
+            values[slots, :, : span.length] = value[tokens].transpose(0, 1).float()
+        return self.packed.attend(layer, query, key, value, scale, window, sinks)
 
     def done(self) -> None:
         """The rows' tokens have been written by every layer."""

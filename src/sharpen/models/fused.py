@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sharpen.models.adapters import low_rank, plain_adapter
 from sharpen.models.attention import in_force
+from sharpen.models.cache import Step
 from sharpen.models.head import products_in_bfloat16
 from sharpen.models.joined import join, joined_bias, linear, together
+from sharpen.models.passes import gated, norm, turn, window_of
 
 _LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer", "Qwen3MoeDecoderLayer")
 _ATTRIBUTE = "sharpen_decoder"
@@ -32,40 +33,45 @@ class Decoder:
 
     base: Any
     packed: dict[nn.Module, tuple[Tensor, Tensor | None]] = field(default_factory=dict)
+    quick: Any = None
+    """While the products are laid out: the compiled loops between them, where there are some."""
 
     def hidden(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """The last layer's normalized output (T, W) for tokens and positions (T,), under the layout in force."""
         base, layout = self.base, in_force()
+        if self.quick and isinstance(layout, Step):
+            found: Tensor = self.quick.hidden(tokens, positions, layout)
+            return found
         stream = base.embed_tokens(tokens)
         cos, sin = (
             part[0, :, None, : part.shape[-1] // 2].float() for part in base.rotary_emb(stream, positions[None])
         )
         for layer in base.layers:
             stream = self._layer(layer, stream, cos, sin, layout)
-        return _norm(stream, base.norm, stream.dtype)
+        return norm(stream, base.norm, stream.dtype)
 
     def _layer(self, layer: Any, stream: Tensor, cos: Tensor, sin: Tensor, layout: Any) -> Tensor:
         attention, mlp = layer.self_attn, layer.mlp
         size, dtype = attention.head_dim, layer.input_layernorm.weight.dtype
         heads, shared = attention.config.num_attention_heads, attention.config.num_key_value_heads
-        read = _norm(stream, layer.input_layernorm, dtype)
+        read = norm(stream, layer.input_layernorm, dtype)
         made = self._project(read, attention.q_proj, attention.k_proj, attention.v_proj).unflatten(-1, (-1, size))
         seen, value = made[:, : heads + shared], made[:, heads + shared :]
         if hasattr(attention, "q_norm"):
             parts = (made[:, :heads], attention.q_norm), (made[:, heads : heads + shared], attention.k_norm)
-            seen = torch.cat([_norm(part, norm, part.dtype) for part, norm in parts], 1)
-        turned = _turn(seen, cos, sin)
-        window = _window(attention)
+            seen = torch.cat([norm(part, module, part.dtype) for part, module in parts], 1)
+        turned = turn(seen, cos, sin)
+        window = window_of(attention)
         output = layout.attend(
             attention.layer_idx, turned[:, :heads], turned[:, heads:], value, attention.scaling, window
         )
         stream = stream + self._project(output.flatten(1).to(dtype), attention.o_proj)
         if not hasattr(mlp, "gate_proj"):  # experts, by their own code
-            chosen: Tensor = mlp(_norm(stream, layer.post_attention_layernorm, stream.dtype)[None])[0]
+            chosen: Tensor = mlp(norm(stream, layer.post_attention_layernorm, stream.dtype)[None])[0]
             return stream + chosen
-        read = _norm(stream, layer.post_attention_layernorm, dtype)
+        read = norm(stream, layer.post_attention_layernorm, dtype)
         made = self._project(read, mlp.gate_proj, mlp.up_proj)
-        return stream + self._project(_gated(made, mlp.act_fn), mlp.down_proj)
+        return stream + self._project(gated(made, mlp.act_fn), mlp.down_proj)
 
     def _project(self, inputs: Tensor, *layers: Any) -> Tensor:
         """What the layers make of inputs (T, in), side by side: (T, sum of outputs)."""
@@ -105,6 +111,17 @@ class Decoder:
                 if products_in_bfloat16(weights[0]):
                     packed = torch.ops.mkldnn._reorder_linear_weight(together(weights))
                     self.packed[group[0]] = (packed, joined_bias(weights, biases))
+        if self.packed:
+            try:
+                from sharpen.models.quick import quick  # needs numba, which is optional
+            except ImportError:
+                return
+            self.quick = quick(self.base, self.packed)
+
+    def unpack(self) -> None:
+        """Read the weights themselves again."""
+        self.packed.clear()
+        self.quick = None
 
 
 def known(model: Any) -> Decoder | None:
@@ -144,102 +161,3 @@ def plain_hidden(model: Any, tokens: Tensor, positions: Tensor) -> Tensor:
     output = model.base_model(input_ids=tokens[None], position_ids=positions[None], use_cache=False)
     found: Tensor = output.last_hidden_state[0]
     return found
-
-
-def _window(attention: Any) -> int | None:
-    """Tokens that the layer sees; models say it in the layer or, for all layers, in their configuration."""
-    found = getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None))
-    return int(found) if found else None
-
-
-def _norm(inputs: Tensor, norm: Any, dtype: torch.dtype) -> Tensor:
-    """RMS norm (arXiv:1910.07467) of (…, W) computed in float32, rounded to `dtype`."""
-    if not torch.is_grad_enabled():  # a Function's own call costs as much as a decoding step's norm
-        return _normed(inputs, norm.weight, norm.variance_epsilon, dtype)[0]
-    output: Tensor = _Norm.apply(inputs, norm.weight, norm.variance_epsilon, dtype)  # type: ignore[no-untyped-call]
-    return output
-
-
-def _normed(inputs: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    wide = inputs.float()
-    length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-    scale = length.square_().div_(inputs.shape[-1]).add_(epsilon).rsqrt_()
-    return (wide * scale).mul_(weight).to(dtype), scale
-
-
-class _Norm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
-        output, scale = _normed(inputs, weight, epsilon, dtype)
-        ctx.save_for_backward(inputs, weight, scale)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, weight, scale = ctx.saved_tensors
-        gradient = gradients[0].float()
-        unit = inputs * scale
-        d_weight = None
-        if ctx.needs_input_grad[1]:
-            d_weight = (gradient * unit).flatten(0, -2).sum(0).to(weight.dtype)
-        gradient = gradient * weight
-        along = torch.linalg.vecdot(gradient, unit).unsqueeze(-1).div_(unit.shape[-1])
-        return gradient.sub_(unit.mul_(along)).mul_(scale).to(inputs.dtype), d_weight, None, None
-
-
-def _turn(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding (arXiv:2104.09864) of heads (T, ·, D), in float32; cos and sin are (T, 1, D/2)."""
-    if not torch.is_grad_enabled():
-        return _rotated(heads.float(), cos, sin)
-    output: Tensor = _Turn.apply(heads, cos, sin)  # type: ignore[no-untyped-call]
-    return output
-
-
-class _Turn(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        ctx.save_for_backward(cos, sin)
-        ctx.dtype = heads.dtype
-        return _rotated(heads.float(), cos, sin)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        cos, sin = ctx.saved_tensors
-        return _rotated(gradients[0], cos, -sin).to(ctx.dtype), None, None
-
-
-def _rotated(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    left, right = heads.chunk(2, -1)
-    output = torch.empty_like(heads)
-    first, second = output.chunk(2, -1)
-    torch.mul(left, cos, out=first).addcmul_(right, sin, value=-1)
-    torch.mul(right, cos, out=second).addcmul_(left, sin)
-    return output
-
-
-def _gated(made: Tensor, activation: nn.Module) -> Tensor:
-    """act(gate) · up for gate and up side by side, (T, 2I) -> (T, I)."""
-    if type(activation).__name__ in ("SiLU", "SiLUActivation") and torch.is_grad_enabled():
-        output: Tensor = _Swish.apply(made)  # type: ignore[no-untyped-call]
-        return output
-    gate, up = made.chunk(2, -1)
-    acted: Tensor = activation(gate)
-    return acted * up
-
-
-class _Swish(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, made: Tensor) -> Tensor:
-        ctx.save_for_backward(made)
-        gate, up = made.chunk(2, -1)
-        return F.silu(gate).mul_(up)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (made,) = ctx.saved_tensors
-        gate, up = made.chunk(2, -1)
-        output = torch.empty_like(made)
-        d_gate, d_up = output.chunk(2, -1)
-        torch.mul(gradients[0], F.silu(gate), out=d_up)
-        d_gate.copy_(torch.ops.aten.silu_backward(gradients[0] * up, gate))
-        return output

@@ -17,8 +17,8 @@ BLOCK = 1024
 KEPT_BYTES = 2**27
 """Probabilities of so many bytes are kept for the backward pass; more are computed anew."""
 
-SIGNIFICANT = -7.0
-"""How far below the likeliest token's logit, at temperature 1, rounding may be left: e⁻⁷ is a thousandth."""
+SIGNIFICANT = -5.0
+"""How far below the likeliest token's logit, at temperature 1, rounding may be left: e⁻⁵ is 0.7 %."""
 
 EXCLUDED = -1e30
 """The logit of a token outside the support: its probability is 0, as with −∞, but 0 times it is no NaN."""

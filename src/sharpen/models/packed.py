@@ -28,7 +28,7 @@ def packed_weights(model: nn.Module) -> Iterator[None]:
         try:
             yield
         finally:
-            decoder.packed.clear()
+            decoder.unpack()
         return
     head = model.get_output_embeddings()  # type: ignore[operator]
     chosen: list[Any] = [
