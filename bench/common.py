@@ -42,8 +42,7 @@ Ratio = Callable[[Measurements, Measurements], dict[str, Any]]
 def prompts(count: int) -> list[dict[str, Any]]:
     """Chat rows of about 45 tokens with the model's system turn, no two equal."""
     texts = [
-        f"Tell a friend, in a few plain sentences, what you like about {TOPICS[place % len(TOPICS)]} (version {place})."
-        for place in range(count)
+        f"Tell a friend briefly what you like about {TOPICS[place % len(TOPICS)]} ({place})." for place in range(count)
     ]
     return [{"messages": [{"role": "user", "content": text}]} for text in texts]
 

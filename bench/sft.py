@@ -22,8 +22,8 @@ ANSWERS = (
     "What I like most about {topic} is how it changes through the day.",
     "My grandmother used to say that {topic} teaches patience, and I think she was right.",
     "You notice something new every time you look closely, even after {number} years.",
-    "There is a quiet pleasure in it that costs nothing.",
-    "I hope that you get to see it for yourself one morning.",
+    "There is a quiet pleasure in it that costs nothing at all and asks for nothing back.",
+    "I hope that you get to see it for yourself one morning, before everybody is awake.",
 )
 
 Tokenised = list[dict[str, list[int]]]
