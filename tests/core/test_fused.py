@@ -28,8 +28,13 @@ def gradients(model: Any, how: Any, tokens: torch.Tensor) -> dict[str, torch.Ten
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("architecture", KNOWN)
-def test_states_and_gradients_are_those_of_the_models_own_code(architecture: str, tmp_path: Path) -> None:
+def test_states_and_gradients_are_those_of_the_models_own_code(
+    architecture: str, recompute: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if recompute:
+        monkeypatch.setattr(fused, "HELD_BYTES", 0)
     model = load(tiny_model(tmp_path, architecture), torch.float32).model
     assert fused.adopted(model)
     with torch.no_grad():
@@ -90,3 +95,24 @@ def test_a_joined_product_has_the_values_and_gradients_of_its_parts(joins: bool)
     theirs = torch.autograd.grad((expected * pull).sum(), leaves)
     for one, other in zip(mine, theirs, strict=True):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
+
+
+def test_layers_that_are_computed_again_hold_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(tiny_model(tmp_path, num_hidden_layers=4), torch.float32).model
+
+    def held(limit: int) -> int:
+        """Bytes that the forward pass saves for the backward pass."""
+        monkeypatch.setattr(fused, "HELD_BYTES", limit)
+        sizes: dict[int, int] = {}
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            with layout(Packed([Span(0, 200)])):
+                kept = fused.hidden(model, torch.arange(200) % 100, torch.arange(200))
+        assert kept.requires_grad
+        return sum(sizes.values())
+
+    assert held(0) < held(2**40) / 3

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sharpen.models.adapters import low_rank, plain_adapter
 from sharpen.models.attention import in_force
@@ -24,6 +25,9 @@ from sharpen.models.joined import join, joined_bias, linear, together
 from sharpen.models.passes import gated, norm, turn, window_of
 
 _LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer", "Qwen3MoeDecoderLayer")
+HELD_BYTES = 3 * 2**30
+"""What layers may hold for the backward pass; beyond, each holds its input only and is computed again."""
+
 _ATTRIBUTE = "sharpen_decoder"
 
 
@@ -46,9 +50,17 @@ class Decoder:
         cos, sin = (
             part[0, :, None, : part.shape[-1] // 2].float() for part in base.rotary_emb(stream, positions[None])
         )
+        recompute = torch.is_grad_enabled() and self._held(len(tokens)) > HELD_BYTES
         for layer in base.layers:
-            stream = self._layer(layer, stream, cos, sin, layout)
+            if recompute:
+                stream = checkpoint(self._layer, layer, stream, cos, sin, layout, use_reentrant=False)
+            else:
+                stream = self._layer(layer, stream, cos, sin, layout)
         return norm(stream, base.norm, stream.dtype)
+
+    def _held(self, tokens: int) -> float:
+        """About how many bytes the layers hold for the backward pass: 44 a token and unit of width, as measured."""
+        return 44.0 * tokens * int(self.base.config.hidden_size) * len(self.base.layers)
 
     def _layer(self, layer: Any, stream: Tensor, cos: Tensor, sin: Tensor, layout: Any) -> Tensor:
         attention, mlp = layer.self_attn, layer.mlp

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,7 +148,12 @@ def _threads() -> int:
 
 
 def _versions() -> dict[str, str]:
-    return {"sharpen": __version__, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    try:
+        numba = version("numba")  # the compiled loops round as torch does but for the last bit
+    except PackageNotFoundError:
+        numba = "none"
+    found = {name: version(name) for name in PACKAGES}
+    return {"sharpen": __version__, "python": platform.python_version(), **found, "numba": numba}
 
 
 def _hardware(recipe: Recipe) -> dict[str, Any]:
