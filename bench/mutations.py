@@ -25,6 +25,7 @@ TESTS = (
     "test_pack.py",
     "test_draw.py",
     "test_engine.py",
+    "test_fused.py",
 )
 LIMIT = 60.0
 """Seconds after which a mutant counts as caught: it hangs."""
@@ -207,7 +208,8 @@ MUTATIONS = [
     ),
     *_of(
         "models/head.py",
-        ("head: no temperature forward", "logits(part, wide).div_(temperature)", "logits(part, wide)"),
+        ("head: no temperature forward", "scores.sub_(peak).div_(temperature)", "scores.sub_(peak)"),
+        ("head: target without temperature", "[:, None] / temperature - peak", "[:, None] - peak"),
         ("head: no temperature backward", ".div_(ctx.temperature)", ""),
         ("head: slope without temperature", "of_logprobs[rows, None] / ctx.temperature", "of_logprobs[rows, None]"),
         ("head: entropy's slope without it", "of_entropy[rows, None] / ctx.temperature", "of_entropy[rows, None]"),
@@ -215,28 +217,66 @@ MUTATIONS = [
         ("head: entropy's slope without H", "plogp.add_(probabilities * entropy)", "plogp"),
         ("head: entropy's H has another sign", "entropy = -plogp.sum", "entropy = plogp.sum"),
         ("head: entropy's slope left out", "d_scores.add_(bonus)", "pass"),
-        ("head: support ignored forward", "chunk = support.restrict(chunk, index * CHUNK)", "pass"),
-        ("head: support ignored backward", "scores = ctx.support.restrict(scores, start)", "pass"),
-        ("head: support of the first chunk", "restrict(chunk, index * CHUNK)", "restrict(chunk, 0)"),
-        ("head: support of the first chunk, backward", "restrict(scores, start)", "restrict(scores, 0)"),
+        ("head: support ignored forward", "scores = support.restrict(scores, start)", "pass"),
+        ("head: support ignored backward", "probabilities = ctx.support.restrict(probabilities, start)", "pass"),
+        ("head: support of the first chunk", "restrict(scores, start)", "restrict(scores, 0)"),
+        ("head: support of the first chunk, backward", "restrict(probabilities, start)", "restrict(probabilities, 0)"),
+        ("head: support left far below", "scores.sub_(above), peak + above", "scores, peak"),
         (
             "head: support reversed",
             "restricted[rows, ids] = logits[rows, ids]",
             "restricted[rows, -ids] = logits[rows, ids]",
         ),
         ("head: excluded are likely", "EXCLUDED = -1e30", "EXCLUDED = 0.0"),
-        ("head: normaliser added", "[:, 0] - normalizer", "[:, 0] + normalizer"),
-        ("head: probabilities' sign", "mul_(-slope / total)", "mul_(slope / total)"),
-        ("head: rounded logits' own sum", "mul_(-slope / total)", "mul_(-slope)"),
-        ("head: target's sign", "targets[rows, None], slope)", "targets[rows, None], -slope)"),
-        ("head: chunks overlap", "slice(start, start + CHUNK)", "slice(start, start + CHUNK + 1)"),
-        ("head: chunks leave gaps", "slice(start, start + CHUNK)", "slice(start, start + CHUNK - 1)"),
+        ("head: normaliser added", "chosen - log_total", "chosen + log_total"),
+        ("head: probabilities' sign", "mul_(-slope)", "mul_(slope)"),
+        ("head: kept ones not normalized", "= probabilities.div_(total)", "= probabilities"),
+        (
+            "head: anew ones not normalized",
+            "probabilities /= probabilities.sum(-1, keepdim=True)",
+            "probabilities *= 2",
+        ),
+        ("head: target's sign", "None], -slope * logprobs", "None], slope * logprobs"),
+        ("head: target as another token", "[rows, None].expm1())", "[rows, None].exp())"),
+        ("head: chunks overlap", "hidden[start : start + CHUNK]", "hidden[start : start + CHUNK + 1]"),
+        ("head: blocks leave gaps", "min(first + BLOCK, len(hidden))", "min(first + BLOCK - 1, len(hidden))"),
+        ("head: another chunk's probabilities", "rows.start - first, rows.stop - first", "0, rows.stop - rows.start"),
         ("head: last chunk's weights only", "else d_weight.add_(update)", "else update"),
         ("head: no gradient to the weights", "return d_hidden, d_weight,", "return d_hidden, None,"),
         ("head: no gradient to the states", "return d_hidden, d_weight,", "return None, d_weight,"),
-        ("head: entropy's sign", "normalizer - mean", "mean - normalizer"),
-        ("head: least likely is correct", "argmax(-1) == target", "argmin(-1) == target"),
-        ("head: bfloat16 logits", "wide = torch.promote_types(weight.dtype, torch.float32)", "wide = weight.dtype"),
+        ("head: entropy's sign", "log_total - mean", "mean - log_total"),
+        ("head: least likely is correct", "scores.argmax(-1", "scores.argmin(-1"),
+        ("head: bfloat16 logits", "scores[:, tokens] = F.linear", "F.linear"),
+        ("head: of other tokens", "(scores.amax(0) > temperature", "(scores.amax(0) < temperature"),
+    ),
+    *_of(
+        "models/passes.py",
+        ("norm: mean of another width", "square_().div_(inputs.shape[-1])", "square_().div_(8)"),
+        ("norm: gradient along the state", "gradient.sub_(unit.mul_(along))", "gradient"),
+        ("norm: weight's gradient", "(gradient * unit).flatten", "gradient.flatten"),
+        ("rotary: sign", "addcmul_(right, sin, value=-1)", "addcmul_(right, sin)"),
+        ("rotary: gradient turned onward", "rotated(gradients[0], cos, -sin)", "rotated(gradients[0], cos, sin)"),
+        ("gate: gradients exchanged", "d_gate, d_up = output.chunk(2, -1)", "d_up, d_gate = output.chunk(2, -1)"),
+        ("gate: not gated", "silu_backward(gradients[0] * up, gate)", "silu_backward(gradients[0], gate)"),
+    ),
+    *_of(
+        "models/fused.py",
+        ("layer: no residual", "stream = stream + self._project", "stream = self._project"),
+        ("layer: no scale", "value, attention.scaling, window", "value, 1.0, window"),
+    ),
+    *_of(
+        "models/joined.py",
+        (
+            "joined: weights in another order",
+            "torch.cat([weight.detach() for weight in weights]) if found",
+            "torch.cat([weight.detach() for weight in weights[::-1]]) if found",
+        ),
+        (
+            "joined: gradient of the transpose",
+            "d_inputs = gradient @ together(weights)",
+            "d_inputs = -gradient @ together(weights)",
+        ),
+        ("joined: bias's gradient", "list(gradient.sum(0).split(sizes))", "list(gradient.mean(0).split(sizes))"),
     ),
     *_of(
         "data/pack.py",
@@ -253,7 +293,7 @@ MUTATIONS = [
     *_of(
         "train/backward.py",
         ("backward: never divided", "(summed.total / errand.count).backward()", "summed.total.backward()"),
-        ("backward: last microbatch only", "wide += parameter.grad", "self._wide[place] = parameter.grad.float()"),
+        ("backward: last microbatch only", "self._wide[parameter] += ", "self._wide[parameter] = "),
         ("backward: predictions not counted", "len(batch.target), sums, peaks", "1, sums, peaks"),
     ),
     *_of(
@@ -274,7 +314,11 @@ MUTATIONS = [
         ),
         ("engine: bfloat16 never refreshed", "parameter.copy_(master)", "pass"),
         ("engine: moments not restored", "if names:", "if False:"),
-        ("engine: scores without temperature", "forward(model, batch, temperature)", "forward(model, batch, 1.0)"),
+        (
+            "engine: scores without temperature",
+            "forward(model, batch, temperature, head)",
+            "forward(model, batch, 1.0, head)",
+        ),
     ),
     *_of(
         "train/optim.py",
@@ -360,6 +404,7 @@ def copy(folder: Path) -> Path:
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "src", folder / "src", ignore=ignore)
     shutil.copytree(ROOT / "tests/core", folder / "tests/core", ignore=ignore)
+    shutil.copy(ROOT / "tests/tiny.py", folder / "tests")
     shutil.copy(ROOT / "pyproject.toml", folder)
     return folder
 

@@ -18,7 +18,7 @@ from sharpen.stages import pipeline
 
 RECIPE = Path(__file__).parent.parent / "examples" / "quickstart" / "recipe.yaml"
 SHORT = (
-    "stages.sft.epochs=0.16",
+    "stages.sft.epochs=1",
     "stages.sft.validation.count=4",
     "stages.rft.steps=1",
     "stages.rft.prompts_per_step=2",
@@ -41,9 +41,7 @@ def test_the_quickstart_runs_on_the_real_model_and_leaves_one_that_transformers_
     assert lines[0]["loss"] > 1.0  # nats a token before any training
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     (gap,) = [event["logprob_gap_mean"] for event in events if event["event"] == "parity"]
-    alerts = [event for event in events if event.get("kind") == "logprob_gap"]
-    assert len(alerts) == (gap > 0.02)  # free text of a model hardly trained is at the bar: 0.018 to 0.026
-    assert gap < 0.05  # after whole stages of SFT it is 0.003 to 0.005: tests/test_presets_learn.py
+    assert gap <= 0.02  # 0.003 to 0.005 in whole quickstarts; free text of the base model has 0.021
     assert "<svg" in (tmp_path / "report.html").read_text()
     assert_same_greedy_answers(tmp_path / "models" / "rft")
 

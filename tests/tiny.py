@@ -8,9 +8,14 @@ from typing import Any
 
 import torch
 
-ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3_text", "mistral")
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3_text", "mistral", "qwen3_moe", "gpt_oss")
+"""Those that compute on our attention."""
+
 WINDOW = 8
-"""Tokens a sliding-window layer sees (mistral: every layer; gemma3_text: the first of two)."""
+"""Tokens a sliding-window layer sees (mistral: every layer; gemma3_text, gpt_oss: the first of two)."""
+
+SLOW_ARCHITECTURES = ("gemma2", "bloom", "mamba")
+"""Those that do not: with soft caps, with ALiBi in an attention of its own, with a state and no attention."""
 
 _SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|unk|>")
 _CHATML = (
@@ -41,6 +46,29 @@ _EXTRAS: dict[str, dict[str, Any]] = {
         "query_pre_attn_scalar": 8,
     },
     "mistral": {"sliding_window": WINDOW, "tie_word_embeddings": False},
+    "qwen3_moe": {
+        "tie_word_embeddings": False,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "norm_topk_prob": True,
+    },
+    "gpt_oss": {
+        "tie_word_embeddings": False,
+        "sliding_window": WINDOW,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "max_position_embeddings": 131072,  # what its YaRN factor makes of 4096
+    },
+    "gemma2": {"sliding_window": WINDOW, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 2.0},
+    "bloom": {},
+    "mamba": {"state_size": 4},
+    "phi": {"head_dim": None, "num_key_value_heads": 4},  # a head with a bias
+    "granite": {"logits_scaling": 4.0},
+    "rwkv": {},  # its head has another name, its state is a list
+    "recurrent_gemma": {"lru_width": 32, "num_hidden_layers": 3, "attention_window_size": WINDOW},
+    "lfm2": {"head_dim": None, "layer_types": ["conv", "full_attention"]},
 }
 
 
@@ -71,7 +99,8 @@ def tiny_model(folder: Path, architecture: str = "llama", seed: int = 0, **confi
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    settings = {**_SHAPE, **_EXTRAS[architecture], **config}
+    given = {**_SHAPE, **_EXTRAS[architecture], **config}
+    settings = {name: value for name, value in given.items() if value is not None}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **settings), dtype=torch.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -181,6 +182,8 @@ class Run:
         place = str(self.path / stages[-1]["model"]) if stages else self.summary["model"]
         if place not in self._loaded:
             self._loaded[place] = load_model(place, dtype)
+            if notice := self._loaded[place].notice:
+                warnings.warn(notice, stacklevel=3)
         return self._loaded[place]
 
 

@@ -32,8 +32,8 @@ def poison(monkeypatch: pytest.MonkeyPatch, steps: set[int], value: float, *, gr
         counts[0] += 1
         return original_step(self, *arguments, **options)
 
-    def forward(model: Any, batch: Any, temperature: float) -> Any:
-        predictions = original_forward(model, batch, temperature)
+    def forward(model: Any, batch: Any, *rest: Any) -> Any:
+        predictions = original_forward(model, batch, *rest)
         if counts[0] not in steps or not predictions.logprobs.requires_grad:
             return predictions
         factor = torch.tensor(value)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sharpen.cli import compare, data, doctor, evaluate, models, quickstart, run, show
+from sharpen.cli import bench, compare, data, doctor, evaluate, models, quickstart, run, show
 from sharpen.cli.boundary import guarded
 
 Parser = argparse.ArgumentParser
@@ -45,6 +45,13 @@ COMMANDS = (
             "sharpen run recipe.yaml --set stages.rft.steps=20 --set seed=3 --out runs/short",
             "sharpen run --resume runs/short",
         ),
+    ),
+    Command(
+        "bench",
+        "measure a recipe's speed and memory here, and forecast its time",
+        bench.arguments,
+        bench.bench,
+        ("sharpen bench recipe.yaml", "sharpen bench recipe.yaml --set stages.rft.group_size=4 --json"),
     ),
     Command(
         "eval",

@@ -83,7 +83,7 @@ class Stage(Config):
     final: Literal["last", "best"] = "last"
     """Which weights become the stage's model: the last step's, or those that did best on the validation rows."""
 
-    tokens_per_microbatch: Count = 2048
+    tokens_per_microbatch: Count = 1024
     """Token budget of one forward and backward pass; gradients accumulate over microbatches."""
 
     @model_validator(mode="after")

@@ -107,7 +107,9 @@ def _batch(atoms: Sequence[Sequence[Row]]) -> Batch:
         positions=torch.tensor(writer.positions),
         spans=tuple(writer.spans),
         source=torch.tensor(writer.source, dtype=torch.long),
-        target=torch.tensor([t for row in rows for t, m in zip(row.tokens, row.mask, strict=True) if m]),
+        target=torch.tensor(
+            [t for row in rows for t, m in zip(row.tokens, row.mask, strict=True) if m], dtype=torch.long
+        ),
         sequence=torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)),
         lengths=torch.tensor(counts, dtype=torch.float32),
         advantages=trained("advantages"),

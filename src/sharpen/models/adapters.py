@@ -7,13 +7,14 @@ know. Their weights are float32 over a base of any type, and the base is frozen.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sharpen.errors import ModelError
@@ -146,6 +147,27 @@ def dropping(model: nn.Module, seed: int) -> Iterator[None]:
                 layer.eval()
 
 
+def plain_adapter(layer: Any) -> bool:
+    """Whether the layer is a linear one with an adapter that only adds to its output: LoRA, not DoRA."""
+    return hasattr(layer, "lora_A") and type(layer.base_layer) is nn.Linear and NAME not in layer.lora_magnitude_vector
+
+
+def low_rank(inputs: Tensor, output: Tensor, layers: Sequence[Any]) -> Tensor:
+    """The output (T, sum of outputs) of layers side by side, with what their adapters add: s·B·A·inputs each.
+
+    Computed in the inputs' type, as the layers are; the adapters' own weights stay what they are.
+    """
+    kind = inputs.dtype
+    added = []
+    for layer in layers:
+        if hasattr(layer, "lora_A"):
+            low = F.linear(layer.lora_dropout[NAME](inputs), layer.lora_A[NAME].weight.to(kind))
+            added.append(F.linear(low * layer.scaling[NAME], layer.lora_B[NAME].weight.to(kind)))
+        else:
+            added.append(inputs.new_zeros(()).expand(len(inputs), layer.out_features))
+    return output + torch.cat(added, -1)
+
+
 def drops(model: nn.Module) -> bool:
     """Whether the model has an adapter with dropout."""
     return any(isinstance(layer.lora_dropout[NAME], nn.Dropout) for _, layer in _layers(model))
@@ -162,7 +184,8 @@ def seeded(seed: int) -> Iterator[None]:
 def target_names(model: nn.Module, wanted: str | tuple[str, ...]) -> list[str]:
     """The linear layers that `all-linear`, `attention` or names mean, as peft's `target_modules`.
 
-    Raises ModelError for a name that no linear layer but the head has.
+    Experts that are held as one tensor are no linear layers, and get none. Raises ModelError for a name that no linear
+    layer but the head has, and where there is no linear layer.
     """
     held: Any = model
     head = held.get_output_embeddings()
@@ -170,18 +193,30 @@ def target_names(model: nn.Module, wanted: str | tuple[str, ...]) -> list[str]:
     if isinstance(wanted, tuple):
         for target in wanted:
             if not any(_is(name, target) for name in linear):
+                names = ", ".join(sorted({_last(name) for name in linear}))
                 raise ModelError(
                     "the model has no linear layer of this name that could get an adapter",
                     value=target,
-                    remedy=f"Its layers are {', '.join(sorted({_last(name) for name in linear}))}",
+                    remedy=f"Its layers are {names}" + (" (its experts cannot get one)" if has_experts(model) else ""),
                 )
         chosen = [name for name in linear if any(_is(name, target) for target in wanted)]
     elif wanted == "attention":
         chosen = [name for name in linear if _in_attention(model, name)]
     else:
         chosen = linear
+    if not chosen:
+        raise ModelError(
+            "the model has no linear layers that could get an adapter",
+            value=wanted,
+            remedy="Train all weights (adapter: none), or name other layers as `targets`",
+        )
     short = sorted({_last(name) for name in chosen})
     return short if [name for name in linear if _last(name) in short] == chosen else chosen
+
+
+def has_experts(model: nn.Module) -> bool:
+    """Whether the model holds its experts as one tensor, which is no linear layer."""
+    return any(weight.ndim == 3 and "expert" in name for name, weight in model.named_parameters())
 
 
 def trainable(model: nn.Module) -> tuple[int, int]:

@@ -17,7 +17,7 @@ _HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?"
 _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model"]
 _UNWANTED = ["*/*", "consolidated*"]  # subfolders hold other formats, `consolidated` a second copy
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
-_UNBUILT = {
+_OF_THEIR_OWN = {
     "final_logit_softcapping": "caps its logits",
     "attn_logit_softcapping": "caps its attention scores",
     "logit_scale": "scales its logits",
@@ -25,6 +25,7 @@ _UNBUILT = {
     "lm_head_multiplier": "scales its logits",
     "attention_chunk_size": "attends in chunks",
 }
+"""What a few tokens may not show, and our attention and head do not do."""
 
 
 def resolve(name: str, report: Callable[[str], None] = print) -> Path:
@@ -95,13 +96,13 @@ def check(folder: Path) -> None:
             value=architectures,
             remedy="Use a text model whose config.json names an architecture that ends in ForCausalLM",
         )
-    for key, meaning in _UNBUILT.items():
-        if config.get(key) not in (None, 0, 1):
-            raise ModelError(
-                f"a model that {meaning} is not supported yet",
-                value=f"{key}: {config[key]}",
-                remedy="Use a Llama-, Qwen-, Mistral- or Gemma-3-like model",
-            )
+
+
+def peculiar(folder: Path) -> str:
+    """What the model's configuration says it does that our attention and head do not; empty for nothing."""
+    config = _config(folder)
+    found = [key for key in _OF_THEIR_OWN if config.get(key) not in (None, 0, 1)]
+    return f"{_OF_THEIR_OWN[found[0]]} ({found[0]}: {config[found[0]]})" if found else ""
 
 
 def _config(folder: Path) -> dict[str, Any]:

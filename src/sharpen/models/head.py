@@ -5,10 +5,20 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 512
-"""Predictions a chunk: 512 × 49,152 float32 logits are 100 MB."""
+CHUNK = 128
+"""Predictions whose logits are float32 at one time: 128 × 49,152 of them are 25 MB, which caches hold."""
+
+BLOCK = 1024
+"""Predictions whose probabilities the backward pass holds at one time, in the weight's type."""
+
+KEPT_BYTES = 2**27
+"""Probabilities of so many bytes are kept for the backward pass; more are computed anew."""
+
+SIGNIFICANT = -5.0
+"""How far below the likeliest token's logit, at temperature 1, rounding may be left: e⁻⁵ is 0.7 %."""
 
 EXCLUDED = -1e30
 """The logit of a token outside the support: its probability is 0, as with −∞, but 0 times it is no NaN."""
@@ -44,42 +54,115 @@ class PackedSupport(NamedTuple):
         return restricted
 
 
-def logits(hidden: Tensor, weight: Tensor) -> Tensor:
-    """Logits (N, vocabulary) in float32 at least: rounded to bfloat16 they would carry errors of 0.03."""
-    wide = torch.promote_types(weight.dtype, torch.float32)
-    return hidden.to(wide) @ weight.to(wide).T
+class Head:
+    """The output layer, laid out once for many products: logits (N, vocabulary) in float32 at least.
+
+    Rounded to bfloat16, logits carry errors of 0.03. So where oneDNN multiplies bfloat16 in hardware, the logits of
+    every token that matters (`SIGNIFICANT`) are computed once more, with float32 results; the rest have too little
+    probability for their rounding to show.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        """`weight` is (vocabulary, width); it must not change while this is used."""
+        self.weight = weight.detach()
+        self.packed = None
+        if products_in_bfloat16(weight):
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+        else:
+            self.weight = self.weight.to(torch.promote_types(weight.dtype, torch.float32))
+
+    def shifted(self, hidden: Tensor, temperature: float, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits / temperature of `hidden` (N, width), less about the largest of each row: (N, vocabulary); and that
+        number, (N, 1).
+
+        They are written to the first N rows of `out`, where there is one.
+        """
+        if self.packed is None:
+            scores = F.linear(hidden.to(self.weight.dtype), self.weight)
+            peak = scores.amax(-1, keepdim=True)
+            return scores.sub_(peak).div_(temperature), peak / temperature
+        narrow = hidden.to(torch.bfloat16)
+        near: Tensor = torch.ops.mkldnn._linear_pointwise(narrow, self.packed, None, "none", [], "")
+        scores = near.float() if out is None else out[: len(near)].copy_(near)
+        peak = near.amax(-1, keepdim=True).float()
+        scores -= peak
+        tokens = (scores.amax(0) > temperature * SIGNIFICANT).nonzero()[:, 0]
+        scores[:, tokens] = F.linear(hidden.float(), self.weight[tokens].float()).sub_(peak)
+        return scores.div_(temperature) if temperature != 1 else scores, peak / temperature
+
+    def exact(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """The logits (N,) of one token (N,) each."""
+        wide = torch.promote_types(self.weight.dtype, torch.float32)
+        found: Tensor = torch.linalg.vecdot(hidden.to(wide), self.weight[tokens].to(wide))
+        return found
+
+
+def products_in_bfloat16(weight: Tensor) -> bool:
+    """Whether oneDNN multiplies this weight as it is, in hardware."""
+    return (
+        weight.dtype == torch.bfloat16
+        and weight.device.type == "cpu"
+        and torch.backends.mkldnn.is_available()
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
 
 
 def predict(
-    hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0, support: PackedSupport | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    temperature: float = 1.0,
+    support: PackedSupport | None = None,
+    head: Head | None = None,
 ) -> Predictions:
     """Log-probabilities of `targets` (N,) after `hidden` (N, width), under the head `weight` (vocabulary, width).
 
-    The distribution is that at the temperature, renormalised on `support` where there is one. The backward
-    pass computes each chunk's logits anew, in the weight's own type, instead of keeping them.
+    The distribution is that at the temperature, renormalised on `support` where there is one. `head` is the weight
+    laid out, where it is at hand. The backward pass may be taken once.
     """
-    return Predictions(*_Head.apply(hidden, weight, targets, temperature, support))  # type: ignore[no-untyped-call]
+    with_grad = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    head = head or Head(weight)
+    return Predictions(*_Head.apply(hidden, weight, targets, temperature, support, head, with_grad))  # type: ignore[no-untyped-call]
 
 
 class _Head(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, support: PackedSupport | None
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        temperature: float,
+        support: PackedSupport | None,
+        head: Head,
+        with_grad: bool,
     ) -> tuple[Tensor, ...]:
-        wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        size = len(hidden) * len(weight) * weight.element_size()
+        kept = weight.new_empty(len(hidden), len(weight)) if with_grad and size <= KEPT_BYTES else None
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        room, more = (weight.new_empty(min(CHUNK, len(hidden)), len(weight), dtype=wide) for _ in range(2))
         parts = []
-        for index, (part, target) in enumerate(zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)):
-            chunk = logits(part, wide).div_(temperature)
+        for start in range(0, max(1, len(hidden)), CHUNK):
+            part, target = hidden[start : start + CHUNK], targets[start : start + CHUNK, None]
+            scores, peak = head.shifted(part, temperature, room)
+            scores.scatter_(1, target, head.exact(part, target[:, 0])[:, None] / temperature - peak)
             if support:
-                chunk = support.restrict(chunk, index * CHUNK)
-            normalizer = chunk.logsumexp(-1)
-            logprobs = chunk.gather(-1, target[:, None])[:, 0] - normalizer
-            correct = (chunk.argmax(-1) == target).to(chunk.dtype)
-            mean = (chunk * (chunk - normalizer[:, None]).exp_()).sum(-1)
-            parts.append((logprobs, normalizer - mean, correct, normalizer))
-        logprobs, entropy, correct, normalizer = (torch.cat(columns) for columns in zip(*parts, strict=True))
-        ctx.save_for_backward(hidden, weight, targets, normalizer)
-        ctx.temperature, ctx.support = temperature, support
+                scores = support.restrict(scores, start)
+                above = scores.amax(-1, keepdim=True)
+                scores, peak = scores.sub_(above), peak + above
+            likeliest = scores.argmax(-1, keepdim=True)
+            probabilities = torch.exp(scores, out=more[: len(part)])
+            total = probabilities.sum(-1, keepdim=True)
+            chosen = scores.gather(-1, target)
+            mean = scores.mul_(probabilities).sum(-1, keepdim=True).div_(total)
+            log_total = total.log()
+            parts.append((chosen - log_total, log_total - mean, likeliest == target, peak + log_total))
+            if kept is not None:
+                kept[start : start + CHUNK] = probabilities.div_(total)
+        logprobs, entropy, correct, normalizer = (torch.cat(columns)[:, 0] for columns in zip(*parts, strict=True))
+        correct = correct.to(logprobs.dtype)
+        ctx.save_for_backward(hidden, weight, targets, normalizer, logprobs)
+        ctx.temperature, ctx.support, ctx.kept = temperature, support, kept
         ctx.mark_non_differentiable(correct)
         ctx.set_materialize_grads(False)  # so that the backward pass sees which outputs were used
         return logprobs, entropy, correct
@@ -87,34 +170,45 @@ class _Head(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         """By logits / temperature: of log p(target) it is onehot(target) − p, of the entropy H it is −p (log p + H)."""
-        hidden, weight, targets, normalizer = ctx.saved_tensors
+        hidden, weight, targets, normalizer, logprobs = ctx.saved_tensors
         of_logprobs = torch.zeros_like(normalizer) if gradients[0] is None else gradients[0]
         of_entropy = gradients[1]
         d_hidden = torch.empty_like(hidden)
         trained = ctx.needs_input_grad[1]  # not under an adapter: half of this pass is saved
         d_weight: Tensor | None = None
-        for start in range(0, len(hidden), CHUNK):
-            rows = slice(start, start + CHUNK)
-            part = hidden[rows].to(weight.dtype)
-            scores = (part @ weight.T).to(normalizer.dtype).div_(ctx.temperature)
-            if ctx.support:
-                scores = ctx.support.restrict(scores, start)
-            probabilities = scores.sub_(normalizer[rows, None]).exp_()
-            # In bfloat16 logits are off by up to 0.06. Normalized anew, the gradient of a certain token stays near 0.
-            total = probabilities.sum(-1, keepdim=True)
-            slope = of_logprobs[rows, None] / ctx.temperature
-            bonus = None
-            if of_entropy is not None:
-                bonus = _entropy_slope(probabilities / total).mul_(of_entropy[rows, None] / ctx.temperature)
-            d_scores = probabilities.mul_(-slope / total).scatter_add_(1, targets[rows, None], slope)
-            if bonus is not None:
-                d_scores.add_(bonus)
-            d_logits = d_scores.to(weight.dtype)
-            d_hidden[rows] = (d_logits @ weight).to(hidden.dtype)
+        room = normalizer.new_empty(min(CHUNK, len(hidden)), len(weight))
+        for first in range(0, len(hidden), BLOCK):
+            block = slice(first, min(first + BLOCK, len(hidden)))
+            part = hidden[block].to(weight.dtype)
+            d_logits = ctx.kept[block] if ctx.kept is not None else weight.new_empty(len(part), len(weight))
+            for start in range(first, block.stop, CHUNK):
+                rows = slice(start, min(start + CHUNK, block.stop))
+                here = slice(rows.start - first, rows.stop - first)
+                if ctx.kept is not None:
+                    probabilities = room[: len(d_logits[here])].copy_(d_logits[here])
+                else:
+                    probabilities = room[: len(part[here])].copy_(part[here] @ weight.T).div_(ctx.temperature)
+                    if ctx.support:
+                        probabilities = ctx.support.restrict(probabilities, start)
+                    probabilities.sub_(normalizer[rows, None]).exp_()
+                    # In bfloat16 logits are off by up to 0.06: what they say is normalized anew.
+                    probabilities /= probabilities.sum(-1, keepdim=True)
+                bonus = None
+                if of_entropy is not None:
+                    bonus = _entropy_slope(probabilities).mul_(of_entropy[rows, None] / ctx.temperature)
+                slope = of_logprobs[rows, None] / ctx.temperature
+                d_scores = probabilities.mul_(-slope)
+                # 1 − p from the log-probability, so that the gradient of a certain token stays near 0.
+                d_scores.scatter_(1, targets[rows, None], -slope * logprobs[rows, None].expm1())
+                if bonus is not None:
+                    d_scores.add_(bonus)
+                d_logits[here] = d_scores
+            d_hidden[block] = (d_logits @ weight).to(hidden.dtype)
             if trained:
                 update = d_logits.T @ part
                 d_weight = update if d_weight is None else d_weight.add_(update)
-        return d_hidden, d_weight, None, None, None
+        ctx.kept = None
+        return d_hidden, d_weight, None, None, None, None, None
 
 
 def _entropy_slope(probabilities: Tensor) -> Tensor:

@@ -13,9 +13,11 @@ import torch
 
 from sharpen.errors import ModelError
 from sharpen.models.attention import NAME, register
-from sharpen.models.folder import resolve
+from sharpen.models.fallback import fall_back
+from sharpen.models.folder import peculiar, resolve
+from sharpen.models.memory import keep_freed_memory
 from sharpen.models.precision import widen_stream
-from sharpen.models.proof import brief, prove, unsupported
+from sharpen.models.proof import Unknown, brief, prove, quicken
 from sharpen.models.quiet import quiet
 from sharpen.models.save import save
 
@@ -29,7 +31,7 @@ class Loaded:
     """A model ready to sample and to train."""
 
     model: Any
-    """A transformers causal LM in eval mode, on our attention: call it inside a `layout`."""
+    """A transformers causal LM in eval mode, on our attention (call it inside a `layout`) unless there is a notice."""
 
     tokenizer: Any
     path: Path
@@ -38,6 +40,9 @@ class Loaded:
 
     dtype: torch.dtype
     """What it computes in."""
+
+    notice: str = ""
+    """Why it is on the slow path (`models.plain`), transformers' own attention and cache; empty: it is not."""
 
 
 def compute_dtype(setting: Literal["auto", "float32", "bfloat16"], device: str = "cpu") -> torch.dtype:
@@ -60,20 +65,52 @@ def _cpu_has_bfloat16() -> bool:
 def load(name_or_path: str | Path, dtype: torch.dtype) -> Loaded:
     """The model of that alias, folder or hub id.
 
-    Raises ModelError when it cannot be found, trusted or read, has no chat template, or computes in a
-    way our attention and head do not, which is tried out before anything trains.
+    Where it computes in a way that our attention and head do not, which is tried out before anything trains, it is on
+    the slow path, and there is a notice. Raises ModelError when it cannot be found, trusted or read, has no chat
+    template, or cannot be run on transformers' own attention either.
     """
+    keep_freed_memory()
     path = resolve(str(name_or_path))
     with quiet():
         tokenizer = _tokenizer(path)
-        model = _model(path, dtype)
+        notice = ""
+        try:
+            model = _on_our_attention(path, dtype)
+        except Unknown as error:
+            model, notice = _on_its_own(path, dtype, error)
         _check_vocabulary(model, tokenizer)
         stop = stop_tokens(model, tokenizer)
         _keep_token_ids_only(model, stop)
-        if dtype == torch.bfloat16:
-            widen_stream(model)
-        prove(model, dtype)
-    return Loaded(model, tokenizer, path, stop, dtype)
+    return Loaded(model, tokenizer, path, stop, dtype, notice)
+
+
+def _on_our_attention(path: Path, dtype: torch.dtype) -> Any:
+    """Raises Unknown where it computes in a way of its own."""
+    if why := peculiar(path):
+        raise Unknown(why, str(path))
+    try:
+        model = _model(path, dtype, register())
+    except KeyError as error:
+        raise Unknown("does not let its attention be replaced", str(path)) from error
+    if dtype == torch.bfloat16:
+        widen_stream(model)
+    prove(model, dtype)
+    quicken(model, dtype)
+    return model
+
+
+def _on_its_own(path: Path, dtype: torch.dtype, unknown: Unknown) -> tuple[Any, str]:
+    """On transformers' attention, with the notice. Raises Unknown where that does not do either."""
+    model = _model(path, dtype, "eager")
+    try:
+        words = fall_back(model, dtype)
+    except Unknown as error:
+        raise Unknown(f"{unknown.why}, and on transformers' own attention {error.why}", str(path)) from error
+    kind = model.config.get_text_config().model_type
+    return model, (
+        f"the fast path does not know this model ({kind}): it {unknown.why}. "
+        f"It runs on transformers' own attention and cache, which is slower: {words}"
+    )
 
 
 def load_tokenizer(name_or_path: str, report: Callable[[str], None] = print) -> tuple[Any, frozenset[int]]:
@@ -111,7 +148,8 @@ def _tokenizer(path: Path) -> Any:
     return tokenizer
 
 
-def _model(path: Path, dtype: torch.dtype) -> Any:
+def _model(path: Path, dtype: torch.dtype, attention: str) -> Any:
+    """Raises KeyError where the architecture does not let its attention be replaced by ours."""
     from transformers import AutoModelForCausalLM
 
     loader: Any = AutoModelForCausalLM  # its annotations leave out `output_loading_info`
@@ -119,14 +157,14 @@ def _model(path: Path, dtype: torch.dtype) -> Any:
         model, info = loader.from_pretrained(
             path,
             dtype=dtype,
-            attn_implementation=register(),
+            attn_implementation=attention,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
         )
     except Exception as error:  # a foreign boundary: safetensors, JSON, shapes, unknown architectures
         if error.args == (NAME,):
-            raise unsupported("does not let its attention be replaced", str(path)) from error
+            raise
         raise ModelError(
             f"the model cannot be loaded: {brief(error)}",
             value=str(path),

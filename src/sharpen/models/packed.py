@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sharpen.models.fused import adopted
+from sharpen.models.head import products_in_bfloat16
+
 
 @contextmanager
 def packed_weights(model: nn.Module) -> Iterator[None]:
@@ -19,16 +22,19 @@ def packed_weights(model: nn.Module) -> Iterator[None]:
     product itself. The copies take as much memory again as the linear weights. Where oneDNN does not do
     bfloat16 products nothing changes, nor do weights of another type: those of adapters.
     """
-    usable = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    decoder = adopted(model)
+    if decoder:
+        decoder.pack()
+        try:
+            yield
+        finally:
+            decoder.unpack()
+        return
     head = model.get_output_embeddings()  # type: ignore[operator]
     chosen: list[Any] = [
         module
         for module in model.modules()
-        if usable
-        and isinstance(module, nn.Linear)
-        and module is not head
-        and module.weight.dtype == torch.bfloat16
-        and module.weight.device.type == "cpu"
+        if isinstance(module, nn.Linear) and module is not head and products_in_bfloat16(module.weight)
     ]
     for layer in chosen:
         packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
-from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sharpen.data.order import generator
+from sharpen.models import plain
 from sharpen.models.adapters import fixed_scales
-from sharpen.models.attention import Cache, Packed, Prefill, Span, layout
-from sharpen.models.head import logits
+from sharpen.models.attention import Span, layout
+from sharpen.models.cache import Cache, Step
+from sharpen.models.fused import hidden
+from sharpen.models.head import Head
 from sharpen.models.packed import packed_weights
 from sharpen.rollout.base import Params, Request
 from sharpen.rollout.draw import cut, draw
-from sharpen.types import Segment, Support
-
-SHRINK = 0.75
-"""Finished rows leave the batch when at most this share of it still runs."""
+from sharpen.rollout.plain import run_plain
+from sharpen.rollout.running import Running
+from sharpen.types import Segment
 
 
 class LocalSampler:
     """Samples with the model it is given; training the model is all it takes to update it."""
 
     def __init__(self, model: Any, stop: frozenset[int], max_rows: int = 128, prefill_tokens: int = 4096) -> None:
-        """`stop` are the tokens that end a completion; `max_rows` completions run side by side."""
+        """`stop` are the tokens that end a completion; `max_rows` completions run side by side.
+
+        A step takes in about `prefill_tokens` of new prompts at most.
+        """
         self.model = model
         self.stop = stop
         self.max_rows = max_rows
@@ -38,139 +41,109 @@ class LocalSampler:
         self, requests: Sequence[Request], params: Params, progress: Callable[[int], None] | None = None
     ) -> list[Segment]:
         """One segment a request, in order."""
-        segments: list[Segment] = []
-        made = 0
-
-        def report(tokens: int) -> None:
-            if progress:
-                progress(made + tokens)
-
-        with packed_weights(self.model), fixed_scales(self.model):
-            for start in range(0, len(requests), self.max_rows):
-                batch = _Batch(self, requests[start : start + self.max_rows], params)
-                segments += batch.run(report)
-                made = sum(segment.sampled for segment in segments)
-        return segments
+        if not requests:
+            return []
+        report = progress or (lambda made: None)
+        running = Running(requests, params, self.stop)
+        if how := plain.how(self.model):
+            run_plain(self.model, how, running, self.max_rows, self.prefill_tokens, report)
+        else:
+            with packed_weights(self.model), fixed_scales(self.model):
+                _Run(self, running).run(report)
+        return running.segments(self.version)
 
 
-class _Batch:
-    """Rows that decode together. R counts the rows still running."""
+class _Run:
+    """Requests on their way: those waiting enter in order as others finish, and all rows advance at every step.
 
-    def __init__(self, sampler: LocalSampler, requests: Sequence[Request], params: Params) -> None:
+    Row i of the N running is slot i of the cache.
+    """
+
+    def __init__(self, sampler: LocalSampler, running: Running) -> None:
         self.sampler = sampler
-        self.requests = requests
-        self.params = params
-        self.limits = [request.limit or params.max_tokens for request in requests]
-        self.tokens: list[list[int]] = [[] for _ in requests]
-        self.logprobs: list[list[float]] = [[] for _ in requests]
-        self.supports: list[list[array[int]]] = [[] for _ in requests]
-        self.head = sampler.model.lm_head.weight.float()
-        self.uniforms = torch.stack(
-            [torch.from_numpy(generator(request.key).random(params.max_tokens)) for request in requests]
-        )
+        self.running = running
+        self.head = Head(sampler.model.lm_head.weight)
+        requests = running.requests
+        self.slots = min(sampler.max_rows, len(requests))
+        most = max(len(request.prompt) + limit for request, limit in zip(requests, running.limits, strict=True))
+        self.cache = Cache(sampler.model.config.num_hidden_layers, self.slots, most)
+        self.waiting = 0  # the first request that has not begun
 
     @torch.no_grad()
-    def run(self, report: Callable[[int], None]) -> list[Segment]:
-        cache, scores = self._prefill()
-        running = torch.arange(len(self.requests))
-        positions = torch.tensor([len(request.prompt) for request in self.requests])
+    def run(self, report: Callable[[int], None]) -> None:
         made = 0
-        for step in range(self.params.max_tokens):
-            tokens, logprobs, left = self._draw(scores, self.uniforms[running, step])
-            alive = self._record(running, tokens, logprobs, left)
-            made += len(running)
-            report(made)
-            if step + 1 == self.params.max_tokens or not alive.any():
+        free: list[int] = []
+        while True:
+            begun = self._admit(free)
+            self._close(free)
+            if not self.running.request:
                 break
-            if alive.sum() <= SHRINK * len(running):
-                kept = alive.nonzero()[:, 0]
-                cache.keep(kept)
-                running, tokens, positions = running[kept], tokens[kept], positions[kept]
-            scores = self._decode(cache, tokens, positions)
-            positions = positions + 1
-        return [self._segment(row) for row in range(len(self.requests))]
+            free = self.running.record(*self._draw(self._forward(begun), self.running.uniform()))
+            made += len(self.running.request)
+            report(made)
 
-    def _prefill(self) -> tuple[Cache, Tensor]:
-        """Compute each distinct neighbouring prompt once; returns the cache and the first logits (R, V)."""
-        lengths = torch.tensor([len(request.prompt) for request in self.requests])
-        column = int(lengths.max())
-        layers: int = self.sampler.model.config.num_hidden_layers
-        cache = Cache(layers, column - lengths, column, column + self.params.max_tokens)
-        scores: list[Tensor] = []
-        for part in self._prompt_parts():
-            spans: list[Span] = []
-            tokens: list[int] = []
-            for prompt, _ in part:
-                spans.append(Span(len(tokens), len(prompt)))
-                tokens += prompt
-            positions = torch.cat([torch.arange(span.length) for span in spans])
-            with layout(Prefill(Packed(spans), cache, [rows for _, rows in part])):
-                hidden = self._hidden(torch.tensor(tokens)[None], positions[None])[0]
-            ends = torch.tensor([span.start + span.length - 1 for span in spans])
-            copies = torch.tensor([last - first for _, (first, last) in part])
-            scores.append(logits(hidden[ends], self.head).repeat_interleave(copies, 0))
-        return cache, torch.cat(scores)
+    def _admit(self, free: list[int]) -> list[tuple[tuple[int, ...], list[int]]]:
+        """Give waiting requests free slots, in order; returns each distinct prompt with the slots that continue it."""
+        running = self.running
+        begun: list[tuple[tuple[int, ...], list[int]]] = []
+        taken = 0
+        while self.waiting < len(running.requests) and (free or len(running.request) < self.slots):
+            prompt = running.requests[self.waiting].prompt
+            if not begun or begun[-1][0] != prompt:
+                if begun and taken + len(prompt) > self.sampler.prefill_tokens:
+                    break
+                begun.append((prompt, []))
+                taken += len(prompt)
+            if free:
+                slot = free.pop(0)
+                running.request[slot] = self.waiting
+            else:
+                slot = len(running.request)
+                running.request.append(self.waiting)
+            begun[-1][1].append(slot)
+            running.begin(self.waiting)
+            self.waiting += 1
+        return begun
 
-    def _prompt_parts(self) -> list[list[tuple[tuple[int, ...], tuple[int, int]]]]:
-        """(prompt, its rows), split so that one forward pass holds about `prefill_tokens`."""
-        parts: list[list[tuple[tuple[int, ...], tuple[int, int]]]] = [[]]
-        used = row = 0
-        for prompt, group in groupby(self.requests, key=lambda request: request.prompt):
-            count = len(list(group))
-            if parts[-1] and used + len(prompt) > self.sampler.prefill_tokens:
-                parts.append([])
-                used = 0
-            parts[-1].append((prompt, (row, row + count)))
-            used += len(prompt)
-            row += count
-        return parts
+    def _close(self, free: list[int]) -> None:
+        """Fill slots that stay free with the last rows, so that those in use are the first."""
+        request = self.running.request
+        for slot in sorted(free, reverse=True):
+            last = len(request) - 1
+            if slot != last:
+                self.cache.move(last, slot)
+                request[slot] = request[last]
+            request.pop()
 
-    def _decode(self, cache: Cache, tokens: Tensor, positions: Tensor) -> Tensor:
-        with layout(cache):
-            hidden = self._hidden(tokens[:, None], positions[:, None])[:, 0]
-        cache.advance()
-        return logits(hidden, self.head)
+    def _forward(self, begun: list[tuple[tuple[int, ...], list[int]]]) -> Tensor:
+        """The hidden state (N, W) of each row's newest token: of a row that begins, its prompt's last."""
+        tokens: list[int] = []
+        positions: list[int] = []
+        prompts: list[tuple[Span, list[int]]] = []
+        for prompt, slots in begun:
+            before = len(prompt) - 1
+            if before:
+                prompts.append((Span(len(tokens), before), slots))
+                tokens += prompt[:-1]
+                positions += range(before)
+            else:
+                self.cache.lengths[slots] = 0
+        step = Step(self.cache, len(self.running.request), prompts)
+        newest = self.running.newest()
+        places = torch.cat([torch.tensor(positions, dtype=torch.long), step.places])
+        with layout(step):
+            found = hidden(self.sampler.model, torch.tensor(tokens + newest), places)
+        step.done()
+        return found[len(tokens) :]
 
-    def _hidden(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        base = self.sampler.model.base_model
-        output: Tensor = base(input_ids=tokens, position_ids=positions, use_cache=False).last_hidden_state
-        return output
-
-    def _draw(self, scores: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, list[array[int]]]:
-        """Tokens (R,), their log-probabilities (R,) and, where tokens were cut off, what was left of each row."""
-        params = self.params
-        if not params.cuts:
-            return *draw(scores, params.temperature, uniform), []
-        rest, left = cut(scores / params.temperature, params.top_k, params.top_p, params.min_p)
-        return *draw(rest, 1.0, uniform), left
-
-    def _record(self, running: Tensor, tokens: Tensor, logprobs: Tensor, left: list[array[int]]) -> Tensor:
-        """Append to each row unless it has stopped; returns which rows (R,) go on."""
-        alive = []
-        for place, (row, token, logprob) in enumerate(
-            zip(running.tolist(), tokens.tolist(), logprobs.tolist(), strict=True)
-        ):
-            made = self.tokens[row]
-            stopped = len(made) == self.limits[row] or (bool(made) and made[-1] in self.sampler.stop)
-            if not stopped:
-                made.append(token)
-                self.logprobs[row].append(logprob)
-                self.supports[row] += left[place : place + 1]
-            alive.append(not stopped and token not in self.sampler.stop and len(made) < self.limits[row])
-        return torch.tensor(alive)
-
-    def _segment(self, row: int) -> Segment:
-        prompt, made = self.requests[row].prompt, self.tokens[row]
-        return Segment(
-            tokens=(*prompt, *made),
-            mask=(False,) * len(prompt) + (True,) * len(made),
-            logprobs=(0.0,) * len(prompt) + tuple(self.logprobs[row]),
-            version=self.sampler.version,
-            support=self._support(row) if self.params.cuts else None,
-        )
-
-    def _support(self, row: int) -> Support:
-        ids = array("i")
-        for left in self.supports[row]:
-            ids += left
-        return Support(tuple(map(len, self.supports[row])), ids)
+    def _draw(self, found: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, list[array[int]]]:
+        """From hidden states (N, W): tokens (N,), their log-probabilities (N,) and, where tokens were cut off, what
+        was left of each row."""
+        params = self.running.params
+        scores, peak = self.head.shifted(found, params.temperature or 1.0)
+        left: list[array[int]] = []
+        if params.cuts:
+            scores, left = cut(scores, params.top_k, params.top_p, params.min_p)
+        tokens, logprobs = draw(scores, 1.0 if params.temperature else 0.0, uniform)
+        exact = self.head.exact(found, tokens) / (params.temperature or 1.0) - peak[:, 0]
+        return tokens, logprobs + exact - scores.gather(-1, tokens[:, None])[:, 0], left

@@ -26,17 +26,33 @@ ADAPTER = "adapter"
 
 def prepare(recipe: Recipe, index: int, loaded: Loaded, run: Path) -> str:
     """Make ready what the stage at `index` trains, on the plain model of the stage before; returns it in words."""
-    trained = recipe.trains(index)
-    match trained:
-        case Full():
-            return f"all {_count(adapters.trainable(loaded.model)[1])} parameters"
+    match trained := recipe.trains(index):
         case Lora():
             adapters.attach(loaded.model, _settings(trained, recipe, index, loaded), _seed(recipe, index))
         case Continue():
             loaded.model = None  # two models at once may not fit
             loaded.model = load(_base(recipe, index, run), loaded.dtype).model
             adapters.attach_saved(loaded.model, run / "models" / recipe.stages[index - 1].name / ADAPTER)
-    return _words(trained, recipe, index, loaded)
+    return words(recipe, index, loaded)
+
+
+def words(recipe: Recipe, index: int, loaded: Loaded) -> str:
+    """What the stage trains: `LoRA rank 16 on all linear layers: 4.9 M of 139 M parameters (3.5 %)`."""
+    trained = recipe.trains(index)
+    count, whole = adapters.trainable(loaded.model)
+    if isinstance(trained, Full):
+        return f"all {_count(whole)} parameters"
+    made = recipe.trains(_origin(recipe, index))
+    assert isinstance(made, Lora)
+    kind = ("rs" if made.rslora else "") + ("DoRA" if made.dora else "LoRA")
+    but = " (not the experts)" if adapters.has_experts(loaded.model) else ""
+    places = {"all-linear": f"all linear layers{but}", "attention": "attention"}
+    where = ", ".join(made.targets) if isinstance(made.targets, tuple) else places[made.targets]
+    begun = f", continued from {recipe.stages[index - 1].name}" if isinstance(trained, Continue) else ""
+    return (
+        f"{kind} rank {made.rank} on {where}{begun}: "
+        f"{_count(count)} of {_count(whole)} parameters ({100 * count / whole:.2g} %)"
+    )
 
 
 def _settings(trained: Lora, recipe: Recipe, index: int, loaded: Loaded) -> LoraConfig:
@@ -72,21 +88,6 @@ def _base(recipe: Recipe, index: int, run: Path) -> str:
     """The model that this adapter was put into."""
     origin = _origin(recipe, index)
     return str(run / "models" / recipe.stages[origin - 1].name) if origin else recipe.model
-
-
-def _words(trained: Lora | Continue, recipe: Recipe, index: int, loaded: Loaded) -> str:
-    """`LoRA rank 16 on all linear layers: 4.9 M of 139 M parameters (3.5 %)`."""
-    made = recipe.trains(_origin(recipe, index))
-    assert isinstance(made, Lora)
-    kind = ("rs" if made.rslora else "") + ("DoRA" if made.dora else "LoRA")
-    places = {"all-linear": "all linear layers", "attention": "attention"}
-    where = ", ".join(made.targets) if isinstance(made.targets, tuple) else places[made.targets]
-    count, whole = adapters.trainable(loaded.model)
-    begun = f", continued from {recipe.stages[index - 1].name}" if isinstance(trained, Continue) else ""
-    return (
-        f"{kind} rank {made.rank} on {where}{begun}: "
-        f"{_count(count)} of {_count(whole)} parameters ({100 * count / whole:.2g} %)"
-    )
 
 
 def _count(number: int) -> str:

@@ -65,13 +65,13 @@ async def evaluate(
     keys = [(seed, config.name, sample) for sample in range(config.samples)]
     sampler = SharedSampler(loaded, ranks or Ranks())
     with environment(config.env) as env:
-        greedy = await _answers(config, examples, loaded, sampler, 0.0, [(0,)], env, watch(f"{label}, greedy"))
-        drawn = await _answers(
+        greedy = await answers(config, examples, loaded, sampler, 0.0, [(0,)], env, watch(f"{label}, greedy"))
+        drawn = await answers(
             config, examples, loaded, sampler, config.temperature, keys, env, watch(f"{label}, drawn")
         )
-    with Router({key: GraderPool(own) for key, own in graders(config.grader, config.data).items()}) as pool:
-        grades = await _grade(pool, examples, greedy, 1)
-        drawn_grades = await _grade(pool, examples, drawn, config.samples)
+    with Router(pools(config)) as pool:
+        grades = await graded(pool, examples, greedy, 1)
+        drawn_grades = await graded(pool, examples, drawn, config.samples)
     lines = []
     for place, (example, rollout, made) in enumerate(zip(examples, greedy, grades, strict=True)):
         own = slice(place * config.samples, (place + 1) * config.samples)
@@ -125,13 +125,21 @@ def standalone(
     )
     examples = list(read_examples(data, base))
     loaded = load(model, compute_dtype("auto"))
-    lines = asyncio.run(evaluate(config, examples, loaded, seed, observer or Observer(), model))
+    observer = observer or Observer()
+    if loaded.notice:
+        observer.event({"event": "alert", "kind": "slow_path", "message": loaded.notice})
+    lines = asyncio.run(evaluate(config, examples, loaded, seed, observer, model))
     if out:
         write_lines(out / "eval.jsonl", lines)
     return score(lines)
 
 
-async def _answers(
+def pools(config: Eval) -> dict[str, GraderPool]:
+    """The eval's grader, and those that its sources name."""
+    return {key: GraderPool(own) for key, own in graders(config.grader, config.data).items()}
+
+
+async def answers(
     config: Eval,
     examples: Sequence[Example],
     loaded: Loaded,
@@ -153,7 +161,8 @@ async def _answers(
     return rollouts
 
 
-async def _grade(pool: Router, examples: Sequence[Example], rollouts: Sequence[Rollout], each: int) -> list[Grade]:
+async def graded(pool: Router, examples: Sequence[Example], rollouts: Sequence[Rollout], each: int) -> list[Grade]:
+    """The grades of `each` rollouts of every example. Raises GraderError where the grader itself fails."""
     pairs = [(examples[place // each], rollout) for place, rollout in enumerate(rollouts)]
     grades = await judge(pairs, pool)
     for (example, _), made in zip(pairs, grades, strict=True):

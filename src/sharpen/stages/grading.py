@@ -61,6 +61,11 @@ async def grade(groups: Sequence[Group], pool: Router, journal: Journal, step: i
             if entry is None and not pool.repeatable(made)
         }
     )
+    return with_grades(groups, grades)
+
+
+def with_grades(groups: Sequence[Group], grades: Sequence[Grade]) -> list[Group]:
+    """The groups with a grade for each of their rollouts, in order."""
     remaining = iter(grades)
     return [replace(group, grades=tuple(next(remaining) for _ in group.rollouts)) for group in groups]
 

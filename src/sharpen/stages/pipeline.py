@@ -161,6 +161,8 @@ class _Run:
         self._forget_after(done)
         start = str(run.path / "models" / recipe.stages[done - 1].name) if done else recipe.model
         loaded = load(start, dtype)
+        if loaded.notice:
+            run.event("alert", kind="slow_path", message=loaded.notice)
         self._settle_rates(loaded)
         recipe = self.resolved.recipe
         self._report_to_trackers(recipe)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,15 +47,19 @@ def resolve(recipe: Recipe, out: Path, base: Path) -> Resolved:
         config.model_copy(update={"data": _data(config.data, out, base, f"evals/{config.name}")})
         for config in recipe.evals
     )
-    threads = recipe.threads or _threads()
-    local = base / recipe.model
-    model = str(local.resolve()) if local.is_dir() else recipe.model
-    recipe = recipe.model_copy(update={"model": model, "stages": stages, "evals": evals, "threads": threads})
+    recipe = placed(recipe, base).model_copy(update={"stages": stages, "evals": evals})
     resolve_model(recipe.model)  # fetch now, so that a missing model fails before anything else
     resolved = Resolved(recipe, _fingerprints(recipe))
     facts = {RESOLVED: {"versions": _versions(), "hardware": _hardware(recipe), "data": resolved.data}}
     _write(out, recipe, facts)
     return resolved
+
+
+def placed(recipe: Recipe, base: Path) -> Recipe:
+    """The recipe with an absolute path where its model is a folder, and with its number of threads."""
+    local = base / recipe.model
+    model = str(local.resolve()) if local.is_dir() else recipe.model
+    return recipe.model_copy(update={"model": model, "threads": recipe.threads or _threads()})
 
 
 def rewrite(out: Path, recipe: Recipe) -> None:
@@ -144,7 +148,12 @@ def _threads() -> int:
 
 
 def _versions() -> dict[str, str]:
-    return {"sharpen": __version__, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    try:
+        numba = version("numba")  # the compiled loops round as torch does but for the last bit
+    except PackageNotFoundError:
+        numba = "none"
+    found = {name: version(name) for name in PACKAGES}
+    return {"sharpen": __version__, "python": platform.python_version(), **found, "numba": numba}
 
 
 def _hardware(recipe: Recipe) -> dict[str, Any]:

@@ -43,19 +43,19 @@ KL_GROUPS = 4
 
 async def run(stage: RFT, work: Work) -> None:
     """Train on the stage's prompts; publishes the model."""
-    examples = _examples(list(read_examples(stage.data, work.base)), stage)
+    examples = read(stage, work)
     held_out = work.held_out.examples.get(stage.name, [])
     updates = stage.algorithm.num_iterations
     engine = work.engine(stage.steps * updates)
     reference = Reference(engine)
     done, state = work.restore(engine)
     sampler = SharedSampler(work.loaded, work.ranks)
-    prompts = partial(_prompts, stage, work, examples)
-    waiting = Waiting(stage.algorithm.max_lag, stage.steps, prompts, state.get("waiting", ()))
+    asked = partial(prompts, stage, work, examples)
+    waiting = Waiting(stage.algorithm.max_lag, stage.steps, asked, state.get("waiting", ()))
     guard = FaultGuard(stage.max_fault_share, stage.max_fault_steps, state.get("running", 0))
     journal = Journal(work.run.path / "journal" / f"{stage.name}.jsonl")
     loss = loss_of(stage)
-    with Router(_pools(stage, work)) as pool, environment(stage.env) as env:
+    with Router(pools(stage, work)) as pool, environment(stage.env) as env:
         episodes = Recalled(env, Journal(work.run.path / "journal" / f"{stage.name}+env.jsonl")) if env else None
         await pool.start()
         if env:
@@ -78,11 +78,11 @@ async def run(stage: RFT, work: Work) -> None:
                     episodes.forget(step)
                 work.pause(step, engine, cause, state)
                 raise GraderError(cause, remedy=f"Mend it, then: {resume_command(work.run.path)}")
-            credited = credit(stage, groups, partial(_with_reference, stage, reference))
+            credited = credit(stage, groups, partial(with_reference, stage, reference))
             if step == 0:
                 _check_gap(stage, work, engine, credited.rows)
-            kl = _kl(stage, reference, credited)
-            results = _learn(stage, engine, loss, credited.rows)
+            kl = kl_to_start(stage, reference, credited)
+            results = learn(stage, engine, loss, credited.rows)
             clock.lap("train")
             line = report.rft_line(stage, credited, results, kl, clock, step)
             if held_out and ((step + 1) % stage.eval_every == 0 or step + 1 == stage.steps):
@@ -93,20 +93,23 @@ async def run(stage: RFT, work: Work) -> None:
     work.finish(engine)
 
 
-def _pools(stage: RFT, work: Work) -> dict[str, GraderPool]:
+def pools(stage: RFT, work: Work) -> dict[str, GraderPool]:
     """The stage's grader, which may be a function handed over in Python, and those that its sources name."""
     function = work.functions.get(stage.name)
     configs = graders(stage.grader, stage.data, stage.validation)
     return {key: GraderPool(config, function=None if key else function) for key, config in configs.items()}
 
 
-def _examples(examples: list[Example], stage: RFT) -> list[Example]:
+def read(stage: RFT, work: Work) -> list[Example]:
+    """All examples to train on. Raises DataError when there are none."""
+    examples = list(read_examples(stage.data, work.base))
     if not examples:
         raise DataError("there are no prompts to train on", field=f"stages.{stage.name}.data")
     return examples
 
 
-def _prompts(stage: RFT, work: Work, examples: list[Example], step: int) -> list[Example]:
+def prompts(stage: RFT, work: Work, examples: list[Example], step: int) -> list[Example]:
+    """Those of step `step` (from 0)."""
     first = step * stage.prompts_per_step
     chosen = indices(len(examples), first, first + stage.prompts_per_step, (work.seed, stage.name, "order"))
     return [examples[index] for index in chosen]
@@ -140,7 +143,7 @@ async def sample(
     ]
 
 
-def _learn(stage: RFT, engine: Engine, loss: PolicyGradient, rows: list[Row]) -> list[StepResult]:
+def learn(stage: RFT, engine: Engine, loss: PolicyGradient, rows: list[Row]) -> list[StepResult]:
     """One optimiser step on the batch, or several with the log-probabilities of before the first."""
     temperature, updates = stage.sampling.temperature, stage.algorithm.num_iterations
     if updates > 1:
@@ -167,19 +170,19 @@ def _check_gap(stage: RFT, work: Work, engine: Engine, rows: list[Row]) -> None:
         work.run.event("alert", stage=stage.name, kind="logprob_gap", message=message)
 
 
-def _with_reference(stage: RFT, reference: Reference, rows: list[Row]) -> list[Row]:
+def with_reference(stage: RFT, reference: Reference, rows: list[Row]) -> list[Row]:
     """The rows with `ref_logprobs`: those of the stage's starting weights."""
     scored = reference.score(rows, stage.sampling.temperature)
     return [replace(row, ref_logprobs=by.old_logprobs) for row, by in zip(rows, scored, strict=True)]
 
 
-def _kl(stage: RFT, reference: Reference, credited: Credited) -> float | None:
+def kl_to_start(stage: RFT, reference: Reference, credited: Credited) -> float | None:
     """KL(policy ‖ stage's start) in nats a token, on the first groups; k3 of http://joschu.net/blog/kl-approx.html."""
     rows = [row for row in credited.rows if int(row.atom) < KL_GROUPS]
     if not rows:
         return None
     if not stage.algorithm.kl.coef:
-        rows = _with_reference(stage, reference, rows)
+        rows = with_reference(stage, reference, rows)
     ratios = np.array(
         [
             ref - policy

@@ -24,8 +24,7 @@ async def run(stage: SFT, work: Work) -> None:
     rows = work.held_out.rows[stage.name]
     _check(stage, work, rows)
     held_out = [_render(stage, work, row) for row in work.held_out.labelled.get(stage.name, [])]
-    seen = max(1, round(stage.epochs * len(rows)))
-    steps = math.ceil(seen / stage.batch_size)
+    steps = math.ceil(seen(stage, len(rows)) / stage.batch_size)
     engine = work.engine(steps)
     done, _ = work.restore(engine)
     loss = CrossEntropy()
@@ -33,10 +32,8 @@ async def run(stage: SFT, work: Work) -> None:
         if work.stopped_early:
             break
         began = time.monotonic()
-        first = step * stage.batch_size
-        chosen = indices(len(rows), first, min(first + stage.batch_size, seen), (work.seed, stage.name, "order"))
         try:
-            batch = [_render(stage, work, rows[index]) for index in chosen]
+            batch = rows_of_step(stage, work, rows, step)
         except DataError as error:  # a row beyond those that _check rendered: keep what was learned so far
             work.pause(step, engine, error.describe(), {})
             raise
@@ -53,6 +50,22 @@ async def run(stage: SFT, work: Work) -> None:
     work.finish(engine)
 
 
+def seen(stage: SFT, rows: int) -> int:
+    """How many rows all epochs over so many have together. Raises DataError when there are none."""
+    if not rows:
+        raise DataError("there are no rows to train on", field=f"stages.{stage.name}.data")
+    return max(1, round(stage.epochs * rows))
+
+
+def rows_of_step(stage: SFT, work: Work, rows: Corpus, step: int) -> list[Row]:
+    """The trainer's rows of step `step` (from 0); the last step may have fewer. Raises DataError for a bad one."""
+    first = step * stage.batch_size
+    last = min(first + stage.batch_size, seen(stage, len(rows)))
+    return [
+        _render(stage, work, rows[index]) for index in indices(len(rows), first, last, (work.seed, stage.name, "order"))
+    ]
+
+
 def _render(stage: SFT, work: Work, row: Labelled) -> Row:
     return work.renderer.labelled(row, stage.max_length)
 
@@ -63,8 +76,6 @@ def _check(stage: SFT, work: Work, rows: Corpus) -> None:
     A token stands for at least a byte, so a row of at most `max_length` bytes is not too long but for what the
     template adds.
     """
-    if not rows:
-        raise DataError("there are no rows to train on", field=f"stages.{stage.name}.data")
     for index in range(len(rows)):
         if index < CHECKED or rows.size(index) > stage.max_length:
             _render(stage, work, rows[index])

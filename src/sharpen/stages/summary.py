@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sharpen.config.recipe import Recipe
+from sharpen.runs.memory import peak_memory
 from sharpen.runs.statistics import gains, interval, paired_difference, pass_at_k
 from sharpen.runs.store import read_lines, write_text
 
@@ -102,16 +101,6 @@ def verdict(summary: dict[str, Any]) -> str:
         word = "raises this to" if low > 0 else "lowers this to" if high < 0 else "makes no measurable difference at"
         parts.append(f"{stage['name'].upper()} {word} {_percent(result['score'])} ({change})")
     return f"On {evals[name]['n']} held-out problems {'; '.join(parts)}."
-
-
-def peak_memory() -> int:
-    """The most memory this process has held, in bytes; 0 where the system does not say (Windows)."""
-    if os.name == "nt":
-        return 0
-    import resource  # Unix only
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def eval_path(run: Path, name: str, model: str) -> Path:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +13,11 @@ from torch import Tensor
 
 from sharpen.data.order import Key, generator
 from sharpen.data.pack import Batch, pack
+from sharpen.models import plain
 from sharpen.models.adapters import dropping, drops
 from sharpen.models.attention import Packed, layout
-from sharpen.models.head import Predictions, predict
+from sharpen.models.fused import hidden
+from sharpen.models.head import Head, Predictions, predict
 from sharpen.train.losses import Loss, LossSum
 from sharpen.types import Sequence as Row
 
@@ -68,52 +71,67 @@ class Backward:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._wide: list[Tensor | None] = [None] * len(self.parameters)
+        self._wide: dict[Tensor, Tensor] = {}
         self._drops = drops(model)
 
     def run(self, errand: Errand) -> Totals:
         """Add up the gradients of the errand's share, for `take`; returns the sums."""
         totals = Totals()
-        for microbatch, batch in enumerate(pack(errand.rows, errand.tokens_per_microbatch)):
-            with self._dropout((*errand.key, microbatch)):
-                predictions = forward(self.model, batch, errand.temperature)
-            summed = errand.loss(predictions, batch)
-            (summed.total / errand.count).backward()
-            self._collect()
-            totals.take(summed, batch)
+        head = head_of(self.model)
+        with self._collecting():
+            for microbatch, batch in enumerate(pack(errand.rows, errand.tokens_per_microbatch)):
+                with self._dropout((*errand.key, microbatch)):
+                    predictions = forward(self.model, batch, errand.temperature, head)
+                summed = errand.loss(predictions, batch)
+                (summed.total / errand.count).backward()
+                totals.take(summed, batch)
         return totals
 
     def take(self, *, zeros: bool = False) -> list[Tensor | None]:
         """The float32 gradients since the last time, one a parameter; where there are none, None or `zeros`."""
         taken: list[Tensor | None] = []
-        for place, parameter in enumerate(self.parameters):
-            found = parameter.grad if parameter.dtype == torch.float32 else self._wide[place]
+        for parameter in self.parameters:
+            found = parameter.grad if parameter.dtype == torch.float32 else self._wide.pop(parameter, None)
             none = torch.zeros(parameter.shape, device=parameter.device) if zeros and found is None else None
             taken.append(none if found is None else found)
-            parameter.grad = self._wide[place] = None
+            parameter.grad = None
         return taken
 
     def _dropout(self, key: Key) -> AbstractContextManager[None]:
         """Counted on the key, so that a resumed run drops the same."""
         return dropping(self.model, int(generator(key).integers(2**63))) if self._drops else nullcontext()
 
-    def _collect(self) -> None:
-        """Add bfloat16 gradients up in float32, so that accumulation loses nothing."""
-        for place, parameter in enumerate(self.parameters):
-            if parameter.dtype == torch.float32 or parameter.grad is None:
-                continue
-            wide = self._wide[place]
-            if wide is None:
-                self._wide[place] = parameter.grad.float()
-            else:
-                wide += parameter.grad
-            parameter.grad = None
+    @contextmanager
+    def _collecting(self) -> Iterator[None]:
+        """Inside this block each bfloat16 gradient goes into a float32 sum as soon as it is known: accumulation loses
+        nothing, and the gradient is still in the caches."""
+        narrow = [parameter for parameter in self.parameters if parameter.dtype != torch.float32]
+        hooks = [parameter.register_post_accumulate_grad_hook(self._collect) for parameter in narrow]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _collect(self, parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        if parameter in self._wide:
+            self._wide[parameter] += parameter.grad
+        else:
+            self._wide[parameter] = parameter.grad.float()
+        parameter.grad = None
 
 
-def forward(model: Any, batch: Batch, temperature: float) -> Predictions:
-    """What the model says of the batch's targets."""
+def head_of(model: Any) -> Head | None:
+    """The model's output layer laid out for many batches; None where the model has a head of its own kind."""
+    return None if plain.how(model) else Head(model.lm_head.weight)
+
+
+def forward(model: Any, batch: Batch, temperature: float, head: Head | None = None) -> Predictions:
+    """What the model says of the batch's targets; `head` is its output layer laid out, where it is at hand."""
+    if how := plain.how(model):
+        states = plain.hidden_states(model, how, batch.tokens, batch.spans)[batch.source]
+        return plain.predict(model, how, states, batch.target, temperature, batch.support)
     with layout(Packed(batch.spans)):
-        hidden = model.base_model(
-            input_ids=batch.tokens[None], position_ids=batch.positions[None], use_cache=False
-        ).last_hidden_state[0]
-    return predict(hidden[batch.source], model.lm_head.weight, batch.target, temperature, batch.support)
+        found = hidden(model, batch.tokens, batch.positions)
+    return predict(found[batch.source], model.lm_head.weight, batch.target, temperature, batch.support, head)

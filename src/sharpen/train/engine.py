@@ -19,7 +19,7 @@ from sharpen.config.optim import Optim
 from sharpen.data.order import Key
 from sharpen.data.pack import pack
 from sharpen.errors import DivergedError
-from sharpen.train.backward import Backward, Errand, Totals, forward
+from sharpen.train.backward import Backward, Errand, Totals, forward, head_of
 from sharpen.train.losses import Loss
 from sharpen.train.optim import build, restore, state_of
 from sharpen.train.ranks import Ranks, shares
@@ -119,8 +119,9 @@ class Engine:
     def evaluate(self, rows: Sequence[Row], loss: Loss) -> dict[str, float]:
         """The loss and its metrics on rows, without learning."""
         totals = Totals()
+        head = head_of(self.model)
         for batch in pack(rows, self.tokens_per_microbatch):
-            totals.take(loss(forward(self.model, batch, 1.0), batch), batch)
+            totals.take(loss(forward(self.model, batch, 1.0, head), batch), batch)
         return {"loss": totals.total / loss.count(rows), **totals.metrics()}
 
     @torch.no_grad()
@@ -206,8 +207,9 @@ def score(model: Any, rows: Sequence[Row], budget: int, temperature: float = 1.0
     """The rows, with `old_logprobs` filled in by this model."""
     scored: list[Row] = []
     remaining = iter(rows)
+    head = head_of(model)
     for batch in pack(rows, budget):
-        logprobs = iter(forward(model, batch, temperature).logprobs.tolist())
+        logprobs = iter(forward(model, batch, temperature, head).logprobs.tolist())
         for row in _take(remaining, batch.rows):
             scored.append(replace(row, old_logprobs=tuple(next(logprobs) if m else 0.0 for m in row.mask)))
     return scored

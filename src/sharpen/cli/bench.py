@@ -1,0 +1,107 @@
+"""`sharpen bench`: what a recipe takes on this machine, measured on its own model and data in under a minute."""
+
+from __future__ import annotations
+
+import json
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sharpen.cli import machine
+from sharpen.errors import ConfigError
+from sharpen.runs.observer import Observer
+
+BUDGET = 50.0  # seconds
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What `sharpen bench` is told."""
+    parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change the recipe, as in stages.rft.group_size=4; may be repeated",
+    )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=BUDGET,
+        metavar="SECONDS",
+        help=f"how long this may take, shared among stages and evals (default: {BUDGET:g})",
+    )
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
+
+
+def bench(options: Namespace) -> int:
+    """Measure a recipe and print its figures."""
+    began = time.monotonic()
+    if not options.budget > 0:
+        raise ConfigError("must be above 0", path="--budget", value=options.budget)
+    load, cores = machine.busy(), machine.cores()
+    result = {
+        "schema_version": 1,
+        "recipe": str(options.recipe),
+        "cores": cores,
+        "load_average": load,
+        "busy": load is not None and load > cores / 2,
+        **_measured(options, began),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    if options.json:
+        print(json.dumps(_rounded(result), indent=2))
+    else:
+        from sharpen.cli.bench_table import show  # imports rich
+
+        show(result)
+    return 0
+
+
+def _measured(options: Namespace, began: float) -> dict[str, Any]:
+    from sharpen.config.load import load  # imports pydantic
+
+    recipe = load(options.recipe, options.overrides)
+    if not (recipe.stages or recipe.evals):
+        raise ConfigError("there is nothing to measure", path="stages", remedy="Give the recipe a stage or an eval")
+    with _status() as observer:
+        from sharpen.stages.measure import measure  # imports torch
+
+        left = options.budget - (time.monotonic() - began)
+        return measure(recipe, options.recipe.parent, left, observer)
+
+
+@contextmanager
+def _status() -> Iterator[Observer]:
+    """A line on the terminal that says what is being measured; standard output is for the figures."""
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status("starting") as status:
+        yield _Status(lambda said: status.update(Text(said)))
+
+
+class _Status(Observer):
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._doing = ""
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        self._doing = str(event["message"])
+        self._say(self._doing)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        self._say(f"{self._doing}  {what} {done:,}/{total:,}")
+
+
+def _rounded(value: Any) -> Any:
+    """Six significant digits: more were never measured."""
+    if isinstance(value, Mapping):
+        return {name: _rounded(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_rounded(inner) for inner in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
