@@ -162,6 +162,16 @@ def test_an_operation_counts_for_the_group_it_ran_in(chain: list[str], group: st
     assert profile.group_of(chain) == group
 
 
+def test_the_functions_that_the_profile_tells_apart_exist_and_come_back() -> None:
+    from sharpen.models.head import Head
+    from sharpen.rollout import draw, local
+
+    before = draw.draw, Head.shifted
+    with profile.scoped():
+        assert local.__dict__["draw"] is not before[0] and Head.shifted is not before[1]
+    assert (local.__dict__["draw"], Head.shifted) == before
+
+
 def test_every_kind_of_table_shows_its_figures_and_its_command() -> None:
     record = Record(options(), against_best)
     record.add("ours", "full", measured([10.0], [50], 4.0))
