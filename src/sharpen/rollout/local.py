@@ -67,7 +67,7 @@ class _Batch:
         self.logprobs: list[list[float]] = [[] for _ in requests]
         self.supports: list[list[array[int]]] = [[] for _ in requests]
         self.plain = plain.how(sampler.model)
-        self.head = sampler.model.get_output_embeddings().weight.float()
+        self.head = torch.empty(0) if self.plain else sampler.model.lm_head.weight.float()
         self.uniforms = torch.stack(
             [torch.from_numpy(generator(request.key).random(params.max_tokens)) for request in requests]
         )
