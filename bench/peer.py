@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 BUSY = 0.5  # a load average above this disturbs the timing on two cores
+WARMUP = 8  # tokens
 
 Prompts = list[list[int]]
 Generate = Callable[[Prompts, int], list[int]]
@@ -28,7 +29,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     options.add_argument("--model", type=Path, required=True, help="folder in save_pretrained layout")
     options.add_argument("--prompts", type=Path, required=True, help='JSONL with rows {"tokens": [...]}, all sampled')
     options.add_argument("--max-new-tokens", type=int, default=128)
-    options.add_argument("--rounds", type=int, default=3, help="measured, after one that is not")
+    options.add_argument("--rounds", type=int, default=3, help="measured, after a warm-up")
     return options
 
 
@@ -38,7 +39,7 @@ def read_prompts(path: Path) -> Prompts:
 
 
 def clock(generate: Generate, prompts: Prompts, limit: int, rounds: int) -> dict[str, Any]:
-    """Both kinds of work after a round of warm-up each; exits with 2 where a completion is not `limit` tokens long."""
+    """Both kinds of work, each after a short warm-up; exits with 2 where a completion is not `limit` tokens long."""
     batch = seconds(generate, prompts, limit, rounds)
     alone = seconds(generate, prompts[:1], limit, rounds)
     tokens = len(prompts) * limit
@@ -63,7 +64,8 @@ def clock(generate: Generate, prompts: Prompts, limit: int, rounds: int) -> dict
 def seconds(generate: Generate, prompts: Prompts, limit: int, rounds: int) -> list[float]:
     """Wall clock of each round, prompts included."""
     taken = []
-    for _ in range(rounds + 1):
+    generate(prompts, min(limit, WARMUP))
+    for _ in range(rounds):
         began = time.perf_counter()
         lengths = generate(prompts, limit)
         taken.append(time.perf_counter() - began)
@@ -71,7 +73,7 @@ def seconds(generate: Generate, prompts: Prompts, limit: int, rounds: int) -> li
         if lengths != [limit] * len(prompts):
             print(f"not {limit} tokens each: {lengths}", file=sys.stderr)
             sys.exit(2)
-    return taken[1:]
+    return taken
 
 
 def load_average() -> float:

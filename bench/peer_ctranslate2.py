@@ -28,8 +28,8 @@ from memory import Watch
 def arguments() -> argparse.Namespace:
     parser = peer.parser(__doc__)
     parser.add_argument("--compute-types", nargs="+", default=["int8", "bfloat16"])
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="all replicas together")
-    parser.add_argument("--replicas", type=int, default=1, help="the batch is dealt to so many at once")
+    parser.add_argument("--replicas", nargs="+", type=int, default=[2, 1], help="so many share the batch and --threads")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     return parser.parse_args()
 
 
@@ -40,9 +40,9 @@ def convert(model: Path, compute_type: str, folder: Path) -> None:
     subprocess.run(command, check=True, stdout=sys.stderr, env=os.environ | {"HF_HUB_OFFLINE": "1"})
 
 
-def backend() -> dict[str, str]:
-    """The library's own word on the processor: instruction set and the libraries that multiply matrices."""
-    program = "import ctranslate2; ctranslate2.get_supported_compute_types('cpu')"
+def backend(folder: Path, compute_type: str) -> dict[str, str]:
+    """The library's own word on what it runs on: instruction set and the libraries that multiply matrices."""
+    program = f"import ctranslate2; ctranslate2.Generator({str(folder)!r}, compute_type={compute_type!r})"
     environment = os.environ | {"CT2_VERBOSE": "1"}
     done = subprocess.run([sys.executable, "-c", program], check=True, env=environment, stderr=subprocess.PIPE)
     return dict(re.findall(r"\[info\]\s+- ([^:]+): (.+)", done.stderr.decode()))
@@ -64,34 +64,42 @@ def sample(
     return [len(result.sequences_ids[0]) for result in results]
 
 
-def run(args: argparse.Namespace, compute_type: str, prompts: peer.Prompts) -> dict[str, Any]:
-    """One compute type, or the library's reason why not."""
+def runs(args: argparse.Namespace, compute_type: str, prompts: peer.Prompts) -> list[dict[str, Any]]:
+    """One compute type, with each number of replicas."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / compute_type
         convert(args.model, compute_type, folder)
-        vocabulary = json.loads((folder / "vocabulary.json").read_text())
-        memory = Watch()
-        memory.start()
-        try:
-            generator = ctranslate2.Generator(
-                str(folder),
-                compute_type=compute_type,
-                inter_threads=args.replicas,
-                intra_threads=args.threads // args.replicas,
-            )
-        except ValueError as error:
-            memory.stop()
-            return {"refused": str(error)}
-        rows = -(-len(prompts) // args.replicas)
-        times = peer.clock(
-            functools.partial(sample, generator, vocabulary, rows), prompts, args.max_new_tokens, args.rounds
+        return [run(args, folder, compute_type, replicas, prompts) for replicas in args.replicas]
+
+
+def run(
+    args: argparse.Namespace, folder: Path, compute_type: str, replicas: int, prompts: peer.Prompts
+) -> dict[str, Any]:
+    """The times of one setting, or the library's reason why not."""
+    setting = {"asked_for": compute_type, "replicas": replicas, "threads_per_replica": args.threads // replicas}
+    memory = Watch()
+    memory.start()
+    try:
+        generator = ctranslate2.Generator(
+            str(folder),
+            compute_type=compute_type,
+            inter_threads=replicas,
+            intra_threads=args.threads // replicas,
         )
+        vocabulary = json.loads((folder / "vocabulary.json").read_text())
+        rows = -(-len(prompts) // replicas)
+        generate = functools.partial(sample, generator, vocabulary, rows)
+        times = peer.clock(generate, prompts, args.max_new_tokens, args.rounds)
+    except ValueError as error:
+        return {**setting, "refused": str(error)}
+    finally:
         memory.stop()
     return {
+        **setting,
         **times,
         "compute_type": generator.compute_type,
-        "replicas": generator.num_replicas,
         "rows_at_a_time": rows,
+        "backend": backend(folder, compute_type),
         "peak_memory_bytes": memory.peaks(),
     }
 
@@ -102,7 +110,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     ctranslate2.set_random_seed(0)
     return {
         "peer": "ctranslate2",
-        "runs": {compute_type: run(args, compute_type, prompts) for compute_type in args.compute_types},
+        "runs": [one for compute_type in args.compute_types for one in runs(args, compute_type, prompts)],
         "versions": {
             "python": sys.version.split()[0],
             **{name: version(name) for name in ("ctranslate2", "transformers", "torch")},
@@ -111,8 +119,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "settings": {
             "model": str(args.model),
             "temperature": 1.0,
-            "threads_per_replica": args.threads // args.replicas,
-            "backend": backend(),
+            "threads": args.threads,
             "supported_compute_types": sorted(ctranslate2.get_supported_compute_types("cpu")),
             "environment": {key: value for key, value in os.environ.items() if key.startswith(("CT2_", "OMP_"))},
             "cpu": peer.cpu(),

@@ -1,9 +1,9 @@
 """Tokens per second of vLLM's CPU build, a peer of `sharpen`'s sampler.
 
 It runs in bfloat16 in its best setting found on few cores: what its documentation asks for (tcmalloc and Intel's
-OpenMP before all other libraries), no core reserved for its front end, all prompts prefilled in one step. It stands
-alone: it needs the environment of requirements-vllm.txt and nothing of sharpen. Exactly one JSON object goes to
-stdout, all else to stderr; the run ends with exit code 2 when a completion is not as long as asked for.
+OpenMP before all other libraries), no core reserved for its front end. It stands alone: it needs the environment of
+requirements-vllm.txt and nothing of sharpen. Exactly one JSON object goes to stdout, all else to stderr; the run ends
+with exit code 2 when a completion is not as long as asked for.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import peer  # this folder is the script's own import path
 from memory import Watch
 
 LIBRARIES = (Path("/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4"), Path(sys.prefix) / "lib" / "libiomp5.so")
+
+BLOCK = 128  # tokens; vLLM's own size on a CPU
 
 # Read when vllm is imported and by the worker it starts, so they are set before that.
 DEFAULTS = {
@@ -58,14 +60,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
     load = peer.load_average()
     prompts = peer.read_prompts(args.prompts)
+    longest = max(map(len, prompts)) + args.max_new_tokens
     memory = Watch()
     memory.start()
     llm = LLM(
         str(args.model),
         dtype="bfloat16",
-        max_model_len=max(map(len, prompts)) + args.max_new_tokens,
+        max_model_len=-(-longest // BLOCK) * BLOCK,
         max_num_seqs=len(prompts),
-        max_num_batched_tokens=sum(map(len, prompts)),
         enable_prefix_caching=False,  # rounds repeat their prompts
         seed=0,
     )
