@@ -1,9 +1,10 @@
 """Tokens per second of vLLM's CPU build, a peer of `sharpen`'s sampler.
 
 It runs in bfloat16 in its best setting found on few cores: what its documentation asks for (tcmalloc and Intel's
-OpenMP before all other libraries), no core reserved for its front end. It stands alone: it needs the environment of
-requirements-vllm.txt and nothing of sharpen. Exactly one JSON object goes to stdout, all else to stderr; the run ends
-with exit code 2 when a completion is not as long as asked for.
+OpenMP before all other libraries), zentorch on AMD's processors, a thread bound to every core and none reserved for
+its front end, compiled graphs. It stands alone: it needs the environment of requirements-vllm.txt and nothing of
+sharpen. Exactly one JSON object goes to stdout, all else to stderr; the run ends with exit code 2 when a completion
+is not as long as asked for.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def look(worker: Any) -> dict[str, Any]:
     preloaded = ("libtcmalloc", "libiomp5", "libgomp", "zentorch")
     return {
         "threads": torch.get_num_threads(),
-        "cores": sorted(os.sched_getaffinity(0)),
+        "cores": sorted(os.sched_getaffinity(0)),  # of this thread: each is bound to its own
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "libraries": [name for name in preloaded if name in mapped],
         "weights": sorted({str(parameter.dtype) for parameter in worker.get_model().parameters()}),
