@@ -15,7 +15,6 @@ from sharpen.errors import ModelError
 from sharpen.models.attention import NAME, register
 from sharpen.models.fallback import fall_back
 from sharpen.models.folder import peculiar, resolve
-from sharpen.models.memory import keep_freed_memory
 from sharpen.models.precision import widen_stream
 from sharpen.models.proof import Unknown, brief, prove, quicken
 from sharpen.models.quiet import quiet
@@ -69,7 +68,6 @@ def load(name_or_path: str | Path, dtype: torch.dtype) -> Loaded:
     the slow path, and there is a notice. Raises ModelError when it cannot be found, trusted or read, has no chat
     template, or cannot be run on transformers' own attention either.
     """
-    keep_freed_memory()
     path = resolve(str(name_or_path))
     with quiet():
         tokenizer = _tokenizer(path)
