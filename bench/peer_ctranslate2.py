@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import ctranslate2
-import peer_common  # this folder is the script's own import path
+import peer_common as peer  # this folder is the script's own import path
 from memory import Watch
 
 

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import peer_common  # this folder is the script's own import path
+import peer_common as peer  # this folder is the script's own import path
 from memory import Watch
 
 LIBRARIES = (Path("/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4"), Path(sys.prefix) / "lib" / "libiomp5.so")
