@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from bench.grpo_step import prompts
+from bench.common import prompts
 from sharpen.data.render import Renderer
 from sharpen.models.load import load_tokenizer
 
