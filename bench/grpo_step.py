@@ -112,18 +112,23 @@ def vowels(text: str) -> float:
     return sum(character in "aeiouAEIOU" for character in text) / max(1, len(text))
 
 
-def peer(model: Path, steps: int, warmup: int, per_device: int) -> dict[str, Any]:
-    """Run TRL's side in its own environment."""
+def peer_python() -> Path:
+    """The interpreter of TRL's environment, which is made on first use."""
     if not PEER.exists():
         print(f"making {PEER}", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", PEER], check=True)
         pip = [PEER / "bin" / "pip", "install", "-q"]
         subprocess.run([*pip, "torch==2.13.0"], check=True)
         subprocess.run([*pip, "-r", ROOT / "bench" / "requirements-trl.txt"], check=True)
+    return PEER / "bin" / "python"
+
+
+def peer(model: Path, steps: int, warmup: int, per_device: int) -> dict[str, Any]:
+    """Run TRL's side in its own environment."""
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
         file.writelines(json.dumps(row) + "\n" for row in prompts((steps + warmup) * PROMPTS))
         file.flush()
-        command = [PEER / "bin" / "python", ROOT / "bench" / "trl_grpo.py", "--model", model, "--prompts", file.name]
+        command = [peer_python(), ROOT / "bench" / "trl_grpo.py", "--model", model, "--prompts", file.name]
         options = ["--steps", str(steps), "--warmup", str(warmup), "--per-device", str(per_device)]
         done = subprocess.run([*map(str, command), *options], check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(done.stdout)

@@ -34,6 +34,12 @@ from memory import Watch  # this folder is the script's own import path
 
 BUSY = 0.5  # a load average above this disturbs the timing on two cores
 
+Turns = list[dict[str, str]]
+"""A conversation up to the assistant's answer."""
+
+Score = Callable[[Turns, str], float]
+"""The reward of a completion, from its prompt and its text."""
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -48,6 +54,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--loss-type", choices=["dapo", "grpo"], default="dapo", help="normaliser of the loss")
     parser.add_argument("--reward", choices=sorted(REWARDS), default="vowels")
     parser.add_argument("--lr", type=float, default=1e-5)
+    parser.add_argument("--adam-beta2", type=float, default=0.999, help="second-moment decay")
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -58,9 +65,9 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def share_of(characters: str) -> Callable[[str], float]:
+def share_of(characters: str) -> Score:
     """A reward that costs nothing: the share of a text's characters that are among these."""
-    return lambda text: sum(character in characters for character in text) / max(len(text), 1)
+    return lambda _, text: sum(character in characters for character in text) / max(len(text), 1)
 
 
 REWARDS = {
@@ -69,7 +76,7 @@ REWARDS = {
 }
 
 
-def read_prompts(path: Path, count: int) -> list[list[dict[str, str]]]:
+def read_prompts(path: Path, count: int) -> list[Turns]:
     """`count` conversations that end before the assistant's answer; a short file is repeated from its start."""
     prompts = []
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -97,24 +104,31 @@ class Precision:
 class Steps(transformers.TrainerCallback):
     """The clock: notes when sampling and whole steps end, what was sampled, and the precision at work."""
 
-    score: Callable[[str], float]
+    score: Score
     completions_per_prompt: int
     began: list[float] = field(default_factory=list)
     sampled: list[float] = field(default_factory=list)
     ended: list[float] = field(default_factory=list)
     lengths: list[list[int]] = field(default_factory=list)
     ended_by_eos: list[int] = field(default_factory=list)
+    rewards: list[list[float]] = field(default_factory=list)
     groups_with_spread: list[int] = field(default_factory=list)
     precisions: set[Precision] = field(default_factory=set)
     logs: list[dict[str, Any]] = field(default_factory=list)
     eos_token_ids: tuple[int, ...] = ()
 
-    def reward(self, completions: list[Any], completion_ids: list[list[int]], **_: object) -> list[float]:
+    def reward(
+        self, prompts: list[Turns], completions: list[Turns], completion_ids: list[list[int]], **_: object
+    ) -> list[float]:
         """TRL's reward function; the moment it is called is the end of sampling."""
         self.sampled.append(time.perf_counter())
         self.lengths.append([len(ids) for ids in completion_ids])
         self.ended_by_eos.append(sum(ids[-1] in self.eos_token_ids for ids in completion_ids))
-        rewards = [self.score(completion[0]["content"]) for completion in completions]
+        rewards = [
+            self.score(prompt, completion[0]["content"])
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+        self.rewards.append(rewards)
         size = self.completions_per_prompt
         groups = [rewards[start : start + size] for start in range(0, len(rewards), size)]
         self.groups_with_spread.append(sum(max(group) > min(group) for group in groups))
@@ -156,6 +170,7 @@ def make_trainer(args: argparse.Namespace, steps: Steps, scratch: str) -> trl.GR
         loss_type=args.loss_type,
         epsilon_high=0.28 if args.loss_type == "dapo" else None,
         learning_rate=args.lr,
+        adam_beta2=args.adam_beta2,
         lr_scheduler_type="constant",
         gradient_checkpointing=args.gradient_checkpointing,
         use_cpu=True,
@@ -230,6 +245,8 @@ def settings_in_force(args: argparse.Namespace, trainer: trl.GRPOTrainer, steps:
         "reward": args.reward,
         "optimizer": config.optim.value,
         "learning_rate": config.learning_rate,
+        "adam_betas": [config.adam_beta1, config.adam_beta2],
+        "weight_decay": config.weight_decay,
         "lr_scheduler": config.lr_scheduler_type.value,
         "max_grad_norm": config.max_grad_norm,
         "gradient_checkpointing": trainer.model.is_gradient_checkpointing,
@@ -240,13 +257,13 @@ def settings_in_force(args: argparse.Namespace, trainer: trl.GRPOTrainer, steps:
     }
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
+def measure(args: argparse.Namespace, score: Score) -> dict[str, Any]:
     load = os.getloadavg()
     if load[0] > BUSY:
         print(f"the machine is busy (load {load[0]:.2f}): these times are not a measurement", file=sys.stderr)
     memory = Watch()
     memory.start()
-    steps = Steps(REWARDS[args.reward], args.completions)
+    steps = Steps(score, args.completions)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = make_trainer(args, steps, scratch)
         layer = trainer.model.get_submodule("model.layers.0.mlp.down_proj")
@@ -274,6 +291,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "tokens_generated_per_step": [sum(step) for step in lengths],
         "mean_completion_length": statistics.mean(flat),
         "completions_ended_by_eos_per_step": steps.ended_by_eos[kept],
+        "reward_per_step": [statistics.mean(rewards) for rewards in steps.rewards[kept]],
         "groups_with_spread_per_step": steps.groups_with_spread[kept],
         "grad_norm_per_step": grad_norms,
         "load_average": {"before": load, "after": os.getloadavg()},
@@ -281,11 +299,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def answer_with(work: Callable[[], dict[str, Any]]) -> None:
+    """Print what the work returns on stdout proper; whatever libraries print goes where stderr goes."""
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    print(json.dumps(work()), file=answer, flush=True)
+
+
 def main() -> None:
     args = arguments()
-    answer = os.fdopen(os.dup(1), "w")  # stdout proper; whatever libraries print goes where stderr goes
-    os.dup2(2, 1)
-    print(json.dumps(measure(args)), file=answer, flush=True)
+    answer_with(lambda: measure(args, REWARDS[args.reward]))
 
 
 if __name__ == "__main__":
