@@ -21,10 +21,12 @@ from bench.common import Gauge, Measurement, Measurements, Record, apart, argume
 from bench.grpo_step import GROUP, PROMPTS
 
 SCOPES = {
-    "head": ("sharpen.models.head:predict", "sharpen.models.head:logits"),
+    "head": ("sharpen.models.head:predict", "sharpen.models.head:Head.shifted", "sharpen.models.head:Head.exact"),
     "draw": ("sharpen.rollout.draw:draw", "sharpen.rollout.draw:cut"),
+    "attention": ("sharpen.models.kernels:attend",),
+    "elementwise": ("sharpen.models.kernels:add_norm", "sharpen.models.kernels:gate"),
 }
-"""Functions whose operations count for a group of their own."""
+"""Functions whose operations, or compiled loops, all count for one group."""
 
 GROUPS = ("products", "attention", "elementwise", "head", "optimiser", "draw", "rest")
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn::", "aten::mkldnn_")
@@ -161,9 +163,17 @@ def _scoped() -> Iterator[None]:
     replaced = []
     for scope, places in SCOPES.items():
         for place in places:
-            module, _, name = place.partition(":")
-            function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-            for holder in [held for key, held in sys.modules.items() if key.startswith("sharpen.")]:
+            module, _, path = place.partition(":")
+            *within, name = path.split(".")
+            try:
+                owner: Any = importlib.import_module(module)
+            except ImportError:  # the compiled loops are optional
+                continue
+            for part in within:
+                owner = getattr(owner, part)
+            function: Callable[..., Any] = getattr(owner, name)
+            holders = [held for key, held in sys.modules.items() if key.startswith("sharpen.")]
+            for holder in [owner] if within else holders:
                 if getattr(holder, name, None) is function:
                     replaced.append((holder, name, function))
                     setattr(holder, name, announcing(function, scope))

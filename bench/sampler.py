@@ -145,6 +145,8 @@ def main() -> None:
     rounds: dict[tuple[str, str], list[Measurement]] = {}
     for seed in range(options.rounds):
         for side, (dtype, works) in sides.items():
+            if not works:
+                continue
             made = apart("bench.sampler:measure", side=side, dtype=dtype, works=works, seed=seed, **settings)
             for work in works:
                 several = rounds.setdefault((side, work), [])
