@@ -90,6 +90,22 @@ def sampler(document: Document) -> str:
     return with_source(document, "\n\n".join([table(heads, rows), *said]))
 
 
+def other_sampler(document: Document) -> str:
+    """A row a setting of vLLM or CTranslate2."""
+    version = document["versions"][document["peer"]]
+    rows = [
+        [
+            f"{document['peer']} {version}, {one.get('compute_type', document['settings'].get('dtype', ''))}",
+            f"{one['batch']['median_tokens_per_second']:.0f}",
+            f"{one['alone']['median_milliseconds_per_token']:.1f}",
+            _gb(_peak(one)),
+        ]
+        for one in document.get("runs", [document])
+        if "batch" in one
+    ]
+    return table(["", "64 sequences, tokens/s", "one alone, ms a token", "peak memory"], rows)
+
+
 def cost_ratio(document: Document) -> str:
     """RFT's unit beside SFT's."""
     rows = []

@@ -41,6 +41,8 @@ PAGES: dict[str, dict[str, tuple[str, Make]]] = {
         "grpo_step": ("bench/grpo_step.json", tables.steps),
         "grpo_step_no_matrix_units": ("bench/grpo_step_no_matrix_units.json", tables.steps),
         "sampler": ("bench/sampler.json", tables.sampler),
+        "vllm": ("bench/peer_vllm.json", tables.other_sampler),
+        "ctranslate2": ("bench/peer_ctranslate2.json", tables.other_sampler),
         "sft": ("bench/sft.json", tables.steps),
         "long_context": ("bench/long_context.json", tables.steps),
         "cost_ratio": ("bench/cost_ratio.json", tables.cost_ratio),

@@ -18,7 +18,7 @@ from sharpen.stages import pipeline
 
 RECIPE = Path(__file__).parent.parent / "examples" / "quickstart" / "recipe.yaml"
 SHORT = (
-    "stages.sft.epochs=1",
+    "stages.sft.epochs=2",
     "stages.sft.validation.count=4",
     "stages.rft.steps=1",
     "stages.rft.prompts_per_step=2",

@@ -64,6 +64,7 @@ _EXTRAS: dict[str, dict[str, Any]] = {
     "gemma2": {"sliding_window": WINDOW, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 2.0},
     "bloom": {},
     "mamba": {"state_size": 4},
+    "gpt2": {},
     "phi": {"head_dim": None, "num_key_value_heads": 4},  # a head with a bias
     "granite": {"logits_scaling": 4.0},
     "rwkv": {},  # its head has another name, its state is a list

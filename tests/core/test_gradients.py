@@ -29,7 +29,7 @@ class Watched(Engine):
         self.gradients = [master.grad.clone() for master in self.masters if master.grad is not None]
 
 
-@pytest.fixture(scope="module", params=["llama", "qwen2", "mistral"])
+@pytest.fixture(scope="module", params=["llama", "qwen2", "mistral", "qwen3_moe", "gpt_oss"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model(tmp_path_factory.mktemp("model"), request.param, initializer_range=0.15)
 
@@ -43,7 +43,10 @@ def loaded(folder: Path) -> Loaded:
 def plain(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").double().eval()
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder, attn_implementation="eager", experts_implementation="eager"
+    )
+    return loaded.double().eval()
 
 
 def groups() -> list[Row]:

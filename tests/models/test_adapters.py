@@ -249,6 +249,28 @@ def test_targets_by_preset_and_by_name(tmp_path: Path) -> None:
             adapters.target_names(model, (wrong,))
 
 
+@pytest.mark.parametrize("architecture", ["qwen3_moe", "gpt_oss"])
+def test_experts_get_no_adapter_and_say_so_when_named(tmp_path: Path, architecture: str) -> None:
+    model = load(tiny_model(tmp_path / "base", architecture), torch.float32).model
+    attention = ["k_proj", "o_proj", "q_proj", "v_proj"]
+    assert adapters.has_experts(model)
+    assert adapters.target_names(model, "all-linear") == adapters.target_names(model, "attention") == attention
+    for name in ("gate_up_proj", "experts", "router", "gate"):
+        with pytest.raises(ModelError, match=r"q_proj, v_proj \(its experts cannot get one\)"):
+            adapters.target_names(model, (name,))
+    adapters.attach(model, settings(model), 0)
+    trained = {name.split(".lora_")[0] for name, weight in model.named_parameters() if weight.requires_grad}
+    assert {name.rpartition(".")[2] for name in trained} == set(attention)
+
+
+def test_a_model_without_linear_layers_is_told_so(tmp_path: Path) -> None:
+    """GPT-2's are transposed, and of a class of their own."""
+    loaded = load(tiny_model(tmp_path / "base", "gpt2"), torch.float32)
+    assert not loaded.notice
+    with pytest.raises(ModelError, match="no linear layers that could get an adapter"):
+        adapters.target_names(loaded.model, "all-linear")
+
+
 def test_the_trainable_share_by_hand(tmp_path: Path) -> None:
     loaded = load(tiny_model(tmp_path / "base"), torch.float32)
     before = adapters.trainable(loaded.model)[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 
 from sharpen.errors import ModelError
 from sharpen.models.load import compute_dtype, load, load_tokenizer, resolve, save
+from sharpen.train.engine import score
+from sharpen.types import Sequence as Row
 from tests.tiny import ARCHITECTURES, tiny_model
 
 
@@ -98,12 +101,23 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
         load(folder, torch.float32)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ["gpt2", *ARCHITECTURES])
 def test_every_named_architecture_loads_in_bfloat16(tmp_path: Path, architecture: str) -> None:
     loaded = load(tiny_model(tmp_path, architecture), torch.bfloat16)
     assert loaded.model.lm_head.weight.dtype == torch.bfloat16
     assert not loaded.notice
     assert not loaded.model.training
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_oss", "mamba"])
+def test_a_model_travels_to_another_process_as_it_computes(tmp_path: Path, architecture: str) -> None:
+    loaded = load(tiny_model(tmp_path, architecture), torch.bfloat16)
+    row = Row(tuple(range(5, 25)), (False, *[True] * 19), "")
+    copy = pickle.loads(pickle.dumps(loaded.model))
+    with torch.no_grad():
+        loaded.model.get_input_embeddings().weight.mul_(0)  # the copy has weights of its own
+    (there,), (again,) = score(copy, [row], 100), score(load(tmp_path, torch.bfloat16).model, [row], 100)
+    assert there.old_logprobs == again.old_logprobs
 
 
 def test_a_hub_id_is_fetched_at_its_revision_without_pickles_or_code(

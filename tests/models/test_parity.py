@@ -120,8 +120,21 @@ def test_the_sampler_and_the_trainer_give_the_same_logprobs(pair: Pair, temperat
         assert row.old_logprobs == pytest.approx(segment.logprobs, abs=1e-3)
 
 
-def test_in_bfloat16_sampler_and_trainer_stay_within_two_hundredths_on_average(tmp_path: Path) -> None:
-    ours = load(tiny_model(tmp_path, initializer_range=0.1), torch.bfloat16)
+def test_the_samplers_logprobs_are_those_of_the_models_own_forward(pair: Pair) -> None:
+    prompts = [pair.prompt(text) for text in ("Hi", "Hi", ASK, "1+1=")]
+    for prompt in prompts:
+        assert len(prompt) > WINDOW
+    segments = pair.sample([Request(prompt, (0, place)) for place, prompt in enumerate(prompts)], Params(40))
+    found = torch.cat([torch.tensor(segment.logprobs)[torch.tensor(segment.mask)] for segment in segments])
+    rows = [Row(segment.tokens, segment.mask, atom=str(place)) for place, segment in enumerate(segments)]
+    torch.testing.assert_close(found, pair.plain_logprobs(rows), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3_moe", "gpt_oss"])
+def test_in_bfloat16_sampler_and_trainer_stay_within_two_hundredths_on_average(
+    tmp_path: Path, architecture: str
+) -> None:
+    ours = load(tiny_model(tmp_path, architecture, initializer_range=0.1), torch.bfloat16)
     prompts = [tuple(ours.tokenizer.encode(text)) for text in ("Hi", ASK)]
     requests = [Request(prompt, (0, index)) for index, prompt in enumerate(prompts * 4)]
     segments = asyncio.run(LocalSampler(ours.model, ours.stop).sample(requests, Params(max_tokens=40)))

@@ -147,9 +147,22 @@ def _torch() -> Iterator[Finding]:
     others = (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()))
     beside = [name for name, there in others if there]
     yield Finding("ok", "device", f"{seen}; {beside[0]} is there, but not used yet" if beside else seen)
+    yield _loops()
     speed = machine.matmul_speed()
     yield Finding("ok", "speed", f"{speed} (a {'×'.join(map(str, machine.SHAPE))} product)")
     yield _quickstart(speed)
+
+
+def _loops() -> Finding:
+    """Whether decoding has its compiled loops."""
+    install = f"{shlex.quote(sys.executable)} -m pip install {shlex.quote('sharpen[fast]')}"
+    try:
+        from sharpen.models import kernels  # needs numba
+    except ImportError:
+        return Finding("warn", "compiled loops", "not here: sampling is slower than it could be", install)
+    if kernels.here():
+        return Finding("ok", "compiled loops", f"numba {version('numba')}")
+    return Finding("ok", "compiled loops", "not on this system; torch's operations do their work")
 
 
 def _quickstart(speed: machine.Speed) -> Finding:

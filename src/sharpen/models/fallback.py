@@ -71,7 +71,7 @@ class _Trial:
         self.hidden = plain.hidden_states(model, self.plain, self.tokens, self.spans)
         check_finite(self.hidden, model)
         self.plain = self._with_head(text)
-        self.logits = plain.logits(model, self.plain, self.hidden).split(_LENGTHS)
+        self.logits = plain.head(model, self.plain)(self.hidden).split(_LENGTHS)
 
     def _with_head(self, text: Any) -> Plain:
         """The scale and the cap in the model's configuration, where its own logits have them too."""
@@ -79,7 +79,7 @@ class _Trial:
         theirs = enlarged(self.model, input_ids=self.tokens[None, :first], use_cache=False)
         for scale, cap in product((_scale(text), 1.0), (_cap(text), None)):
             found = replace(self.plain, scale=scale, cap=cap)
-            if close(plain.logits(self.model, found, self.hidden[:first] * LARGE), theirs, self.dtype):
+            if close(plain.head(self.model, found)(self.hidden[:first] * LARGE), theirs, self.dtype):
                 return found
         raise Unknown("makes logits in another way than a linear head, scaled or softly capped", text.model_type)
 

@@ -25,6 +25,7 @@ from sharpen.models.joined import join, joined_bias, linear, together
 from sharpen.models.passes import gated, norm, turn, window_of
 
 _LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer", "Qwen3MoeDecoderLayer")
+
 HELD_BYTES = 3 * 2**30
 """What layers may hold for the backward pass; beyond, each holds its input only and is computed again."""
 
@@ -59,7 +60,8 @@ class Decoder:
         return norm(stream, base.norm, stream.dtype)
 
     def _held(self, tokens: int) -> float:
-        """About how many bytes the layers hold for the backward pass: 44 a token and unit of width, as measured."""
+        """About how many bytes the layers hold for the backward pass: 44 a token and unit of width, counted
+        over the tensors that each layer saves."""
         return 44.0 * tokens * int(self.base.config.hidden_size) * len(self.base.layers)
 
     def _layer(self, layer: Any, stream: Tensor, cos: Tensor, sin: Tensor, layout: Any) -> Tensor:

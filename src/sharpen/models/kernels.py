@@ -287,13 +287,23 @@ def attend(
     return output
 
 
-def ready(group: int, size: int) -> bool:
-    """Compile the loops for such heads, or load them; false where they cannot run."""
+def here() -> bool:
+    """Whether the loops can run with this torch, on this system."""
     try:
         _pool()
     except NoKernels:
         return False
-    _add_norm(), _gate(), _attention(group, size)
+    return True
+
+
+def ready(group: int, size: int) -> bool:
+    """Compile the loops for such heads, or load them; false where they cannot run."""
+    if not here():
+        return False
+    try:
+        _add_norm(), _gate(), _attention(group, size)
+    except RuntimeError:  # numba finds no folder that it may keep the loops in
+        return False
     return True
 
 

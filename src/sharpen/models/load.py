@@ -15,7 +15,6 @@ from sharpen.errors import ModelError
 from sharpen.models.attention import NAME, register
 from sharpen.models.fallback import fall_back
 from sharpen.models.folder import peculiar, resolve
-from sharpen.models.memory import keep_freed_memory
 from sharpen.models.precision import widen_stream
 from sharpen.models.proof import Unknown, brief, prove, quicken
 from sharpen.models.quiet import quiet
@@ -69,15 +68,16 @@ def load(name_or_path: str | Path, dtype: torch.dtype) -> Loaded:
     the slow path, and there is a notice. Raises ModelError when it cannot be found, trusted or read, has no chat
     template, or cannot be run on transformers' own attention either.
     """
-    keep_freed_memory()
     path = resolve(str(name_or_path))
     with quiet():
         tokenizer = _tokenizer(path)
-        notice = ""
+        why = notice = ""
         try:
             model = _on_our_attention(path, dtype)
         except Unknown as error:
-            model, notice = _on_its_own(path, dtype, error)
+            why = error.why  # the error holds the first model: it must be gone before there is a second
+        if why:
+            model, notice = _on_its_own(path, dtype, why)
         _check_vocabulary(model, tokenizer)
         stop = stop_tokens(model, tokenizer)
         _keep_token_ids_only(model, stop)
@@ -99,16 +99,16 @@ def _on_our_attention(path: Path, dtype: torch.dtype) -> Any:
     return model
 
 
-def _on_its_own(path: Path, dtype: torch.dtype, unknown: Unknown) -> tuple[Any, str]:
-    """On transformers' attention, with the notice. Raises Unknown where that does not do either."""
+def _on_its_own(path: Path, dtype: torch.dtype, why: str) -> tuple[Any, str]:
+    """On transformers' attention, with the notice; `why` not on ours. Raises Unknown where that does not do either."""
     model = _model(path, dtype, "eager")
     try:
         words = fall_back(model, dtype)
     except Unknown as error:
-        raise Unknown(f"{unknown.why}, and on transformers' own attention {error.why}", str(path)) from error
+        raise Unknown(f"{why}, and on transformers' own attention {error.why}", str(path)) from error
     kind = model.config.get_text_config().model_type
     return model, (
-        f"the fast path does not know this model ({kind}): it {unknown.why}. "
+        f"the fast path does not know this model ({kind}): it {why}. "
         f"It runs on transformers' own attention and cache, which is slower: {words}"
     )
 

@@ -7,7 +7,7 @@ Nothing is packed, no prefix is shared, and the head is the model's own: with a 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -81,13 +81,17 @@ def _parts(spans: Sequence[Span], padded: bool) -> Iterator[list[Span]]:
     yield from parts.values()
 
 
-def logits(model: Any, plain: Plain, hidden: Tensor) -> Tensor:
-    """The model's own logits (N, vocabulary) after `hidden` (N, width), in float32 at least."""
-    head = model.get_output_embeddings()
-    wide = torch.promote_types(head.weight.dtype, torch.float32)
-    bias = None if head.bias is None else head.bias.to(wide)
-    scores = F.linear(hidden.to(wide), head.weight.to(wide), bias) * plain.scale
-    return scores if plain.cap is None else plain.cap * torch.tanh(scores / plain.cap)
+def head(model: Any, plain: Plain) -> Callable[[Tensor], Tensor]:
+    """What makes the model's own logits (N, vocabulary) of hidden states (N, width), in float32 at least."""
+    own = model.get_output_embeddings()
+    wide = torch.promote_types(own.weight.dtype, torch.float32)
+    weight, bias = own.weight.to(wide), None if own.bias is None else own.bias.to(wide)
+
+    def logits(hidden: Tensor) -> Tensor:
+        scores = F.linear(hidden.to(wide), weight, bias) * plain.scale
+        return scores if plain.cap is None else plain.cap * torch.tanh(scores / plain.cap)
+
+    return logits
 
 
 def predict(
@@ -99,9 +103,10 @@ def predict(
     support: PackedSupport | None = None,
 ) -> Predictions:
     """As `sharpen.models.head.predict`, with the model's own head; the backward pass computes chunks anew."""
+    logits = head(model, plain)
 
     def chunk(part: Tensor, target: Tensor, start: int) -> Predictions:
-        scores = logits(model, plain, part) / temperature
+        scores = logits(part) / temperature
         if support:
             scores = support.restrict(scores, start)
         distribution = scores.log_softmax(-1)

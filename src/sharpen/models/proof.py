@@ -54,13 +54,14 @@ def prove(model: Any, dtype: torch.dtype) -> None:
         cached = _cached(model, second, text.num_hidden_layers)
         own, theirs = _by_itself(model, second)
         ours = torch.add(*Head(model.lm_head.weight).shifted(own * LARGE, 1.0))
+        bias = model.lm_head.bias
     except Unknown:
         raise
     except Exception as error:  # a foreign boundary: any architecture's code
         raise Unknown(f"fails in {name_of(dtype)}: {brief(error)}", text.model_type) from error
     if seen.layers != set(range(text.num_hidden_layers)):
         raise Unknown("has layers that mix tokens without attention, or attention of its own", text.model_type)
-    if model.lm_head.bias is not None:
+    if bias is not None:
         raise Unknown("has a head with a bias", text.model_type)
     check_finite(alone, model)
     for what, one, other in (

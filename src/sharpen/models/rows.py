@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharpen.models.plain import Plain, call, logits
+from sharpen.models.plain import Plain, call, head
 
 _CACHES = ("past_key_values", "cache_params", "state")
 """What transformers' models call their cache, in their outputs as in their arguments."""
@@ -24,18 +24,19 @@ class Rows:
     def __init__(self, model: Any, plain: Plain, prompts: Sequence[Prompt], prefill_tokens: int = 4096) -> None:
         """Equal neighbouring prompts are computed once; one forward pass holds about `prefill_tokens`."""
         self._parts: list[_Part] = []
-        scores: list[Tensor] = []
+        self._logits = head(model, plain)
+        hidden: list[Tensor] = []
         groups = [(prompt, len(list(group))) for prompt, group in groupby(prompts)]
         for distinct in _split(groups, prefill_tokens if plain.cache == "batch" else 0):
             part = _Part(model, plain, [prompt for prompt, _ in distinct])
             copies = torch.tensor([count for _, count in distinct])
-            scores.append(part.scores().repeat_interleave(copies, 0))
+            hidden.append(part.prefill().repeat_interleave(copies, 0))
             if plain.cache == "batch":
                 part.select(torch.arange(len(copies)).repeat_interleave(copies))
                 self._parts.append(part)
             else:
                 self._parts += [part, *(part.copy() for _ in range(distinct[0][1] - 1))]
-        self.scores = torch.cat(scores)
+        self.scores = self._logits(torch.cat(hidden))
 
     def keep(self, rows: Tensor) -> None:
         """Forget all rows but these, which are in order."""
@@ -52,14 +53,14 @@ class Rows:
     def decode(self, tokens: Tensor) -> Tensor:
         """The logits (R, vocabulary) after one token (R,) more."""
         parts = tokens.split([len(part.tokens) for part in self._parts])
-        return torch.cat([part.decode(own) for part, own in zip(self._parts, parts, strict=True)])
+        return self._logits(torch.cat([part.decode(own) for part, own in zip(self._parts, parts, strict=True)]))
 
 
 def _split(groups: Sequence[tuple[Prompt, int]], budget: int) -> Iterator[list[tuple[Prompt, int]]]:
     """Prompts that are padded to one length, of at most `budget` tokens, or a single one."""
     pending: list[tuple[Prompt, int]] = []
     for prompt, count in groups:
-        longest = max(len(prompt), *(len(other) for other, _ in pending)) if pending else 0
+        longest = max(len(other) for other, _ in [*pending, (prompt, count)])
         if pending and longest * (len(pending) + 1) > budget:
             yield pending
             pending = []
@@ -78,18 +79,16 @@ class _Part:
         self.tokens = torch.tensor([[0] * (columns - len(prompt)) + list(prompt) for prompt in prompts])
         self._mask = torch.tensor([[0] * (columns - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         self._cache: dict[str, Any] = {}
-        self._hidden = self._forward(self.tokens)
 
-    def scores(self) -> Tensor:
-        """The logits (rows, vocabulary) of what comes next."""
-        return logits(self._model, self._plain, self._hidden)
+    def prefill(self) -> Tensor:
+        """The last layer's output (rows, width) after the prompts."""
+        return self._forward(self.tokens)
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """The logits after one token (rows,) more."""
+        """The same after one token (rows,) more."""
         self.tokens = torch.cat([self.tokens, tokens[:, None]], 1)
         self._mask = torch.cat([self._mask, torch.ones_like(tokens)[:, None]], 1)
-        self._hidden = self._forward(tokens[:, None] if self._cache else self.tokens)
-        return self.scores()
+        return self._forward(tokens[:, None] if self._cache else self.tokens)
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows, some of them several times."""
@@ -104,7 +103,7 @@ class _Part:
         return other
 
     def _forward(self, tokens: Tensor) -> Tensor:
-        """The last layer's output (rows, width) after the newest tokens, which the cache now holds."""
+        """The last layer's output after the newest of `tokens`, which the cache then holds."""
         cached = self._plain.cache != "none"
         positions = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
         output = call(

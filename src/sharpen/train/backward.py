@@ -16,7 +16,7 @@ from sharpen.data.pack import Batch, pack
 from sharpen.models import plain
 from sharpen.models.adapters import dropping, drops
 from sharpen.models.attention import Packed, layout
-from sharpen.models.fused import hidden
+from sharpen.models.fused import adopted, hidden
 from sharpen.models.head import Head, Predictions, predict
 from sharpen.train.losses import Loss, LossSum
 from sharpen.types import Sequence as Row
@@ -70,6 +70,8 @@ class Backward:
 
     def __init__(self, model: Any) -> None:
         self.model = model
+        if decoder := adopted(model):
+            decoder.join()  # a merged adapter has left new weights
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._wide: dict[Tensor, Tensor] = {}
         self._drops = drops(model)
