@@ -116,10 +116,6 @@ def brief(error: Exception) -> str:
     return text.splitlines()[0][:200] if text else type(error).__name__
 
 
-def _tolerance(dtype: torch.dtype) -> float:
-    return 1e-3 if dtype == torch.float32 else 0.1
-
-
 class _Seen:
     """A layout, and which layers asked it."""
 
