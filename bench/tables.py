@@ -146,6 +146,21 @@ def gains(entries: list[dict[str, str]]) -> str:
     return table(["optimisation", *fields[1:]], cells)
 
 
+def learning(document: Document) -> str:
+    """The plot, the rewards of both sides, their difference, and what it comes to."""
+    if not document["seeds"]:
+        return "No seed is done on both sides yet."
+    rows = []
+    for name, title in (("last_half", "last half of the steps"), ("all_steps", "all steps")):
+        ours, trl = (f"{100 * document['reward'][side][name]:.1f} %" for side in ("ours", "trl"))
+        difference = document["ours_minus_trl"][name]
+        low, high = difference["ci95"]
+        rows.append([title, ours, trl, f"{100 * difference['delta']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"])
+    heads = ["mean reward", "sharpen", "TRL", "difference in points, with its 95 % interval"]
+    plot = "![Reward of each step, sharpen beside TRL](learning.svg)"
+    return f"{plot}\n\n{table(heads, rows)}\n\nVerdict: {document['verdict']}."
+
+
 def _measurements(document: Document) -> list[tuple[str, str, Document]]:
     sides = (("sharpen", document["ours"]), ("TRL", document["peer"]))
     return [(side, name, one) for side, measured in sides for name, one in measured.items()]

@@ -48,6 +48,7 @@ PAGES: dict[str, dict[str, tuple[str, Make]]] = {
         "cost_ratio": ("bench/cost_ratio.json", tables.cost_ratio),
         "profile": ("bench/profile.json", tables.profile),
         "gains": ("bench/gains.json", tables.gains),
+        "learning": ("bench/learning.json", tables.learning),
     },
 }
 """The tables of each page: the file of figures, and what makes a table of it."""
