@@ -27,7 +27,7 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "To download: 410 MB of packages, of which PyTorch's CPU build 192 MB; then the model, 93 MB."
+	@echo "To download: 400 MB of packages, of which PyTorch's CPU build 192 MB; then the model, 93 MB."
 	@echo "  Where pip would choose PyTorch's CUDA build instead (several GB), stop and run"
 	@echo "  PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make $(MAKECMDGOALS)"
 	@echo "Installing into $(VENV): one to five minutes ..."

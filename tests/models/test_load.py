@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -166,6 +169,19 @@ def test_the_compute_type_is_the_one_asked_for_or_what_the_hardware_has() -> Non
     assert compute_dtype("bfloat16") == torch.bfloat16
     assert compute_dtype("auto") in (torch.float32, torch.bfloat16)
     assert compute_dtype("auto", "mps") == torch.float32
+
+
+def test_without_units_for_bfloat16_auto_is_float32() -> None:
+    """oneDNN reads the variable once, so it takes a process of its own."""
+    script = "from sharpen.models.load import compute_dtype; print(compute_dtype('auto'))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "torch.float32"
 
 
 def test_the_tokenizer_alone_comes_with_the_same_end_tokens(tmp_path: Path) -> None:

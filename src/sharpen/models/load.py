@@ -56,9 +56,11 @@ def compute_dtype(setting: Literal["auto", "float32", "bfloat16"], device: str =
 
 
 def _cpu_has_bfloat16() -> bool:
+    if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        return False  # nor where ONEDNN_MAX_CPU_ISA forbids what the processor could
     if platform.machine() in ("x86_64", "AMD64"):
         return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return True
 
 
 def load(name_or_path: str | Path, dtype: torch.dtype) -> Loaded:
