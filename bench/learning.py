@@ -40,7 +40,7 @@ SYSTEM = "Answer."  # shorter than the model's own, and so cheaper
 LABELS, PROMPTS = (0, 100), (1000, 2000)  # first index and count; the ranges are disjoint
 SFT = {"epochs": 3, "batch_size": 16, "optim": {"lr": 5e-5}}
 
-PROMPTS_PER_STEP, GROUP_SIZE, STEPS, MAX_TOKENS = 4, 8, 20, 16
+PROMPTS_PER_STEP, GROUP_SIZE, STEPS, MAX_TOKENS = 8, 8, 20, 16
 LR, BETA2 = 2e-5, 0.99
 MICROBATCH = 32  # TRL's; its size changes no gradient
 
