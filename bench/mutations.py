@@ -25,6 +25,7 @@ TESTS = (
     "test_pack.py",
     "test_draw.py",
     "test_engine.py",
+    "test_attention.py",
     "test_fused.py",
 )
 LIMIT = 60.0
@@ -255,14 +256,26 @@ MUTATIONS = [
         ("norm: gradient along the state", "gradient.sub_(unit.mul_(along))", "gradient"),
         ("norm: weight's gradient", "(gradient * unit).flatten", "gradient.flatten"),
         ("rotary: sign", "addcmul_(right, sin, value=-1)", "addcmul_(right, sin)"),
-        ("rotary: gradient turned onward", "rotated(gradients[0], cos, -sin)", "rotated(gradients[0], cos, sin)"),
         ("gate: gradients exchanged", "d_gate, d_up = output.chunk(2, -1)", "d_up, d_gate = output.chunk(2, -1)"),
         ("gate: not gated", "silu_backward(gradients[0] * up, gate)", "silu_backward(gradients[0], gate)"),
     ),
     *_of(
         "models/fused.py",
         ("layer: no residual", "stream = stream + self._project", "stream = self._project"),
-        ("layer: no scale", "value, attention.scaling, window", "value, 1.0, window"),
+        ("layer: no scale", "scale, window = attention.scaling, ", "scale, window = 1.0, "),
+    ),
+    *_of(
+        "models/attention.py",
+        ("attention: gradient turned onward", "rotated(part, angles[0], -angles[1])", "rotated(part, *angles)"),
+        ("attention: padding teaches", "[call.places < 0] = 0", "[call.places < -1] = 0"),
+        ("attention: branches overwrite", "d_key.index_add_(0", "d_key.index_copy_(0"),
+        (
+            "attention: gradient of another order",
+            "torch.cat(d_queries).index_select(0, packed.order)",
+            "torch.cat(d_queries)[: len(query)]",
+        ),
+        ("attention: future seen", "visible = (distance >= 0)", "visible = (distance >= -1)"),
+        ("attention: window wider", "distance < window", "distance <= window"),
     ),
     *_of(
         "models/joined.py",

@@ -20,9 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sharpen.errors import ModelError
+from sharpen.models.passes import rotated
 
 NAME = "sharpen"
 _UNSUPPORTED = ("softcap", "position_bias", "attn_bias")
+
+
+Angles = tuple[Tensor, Tensor]
+"""Cosines and sines of tokens' rotary embedding, (T, 1, D/2) each."""
 
 
 class Layout(Protocol):
@@ -145,9 +150,66 @@ class Packed:
         window: int | None,
         sinks: Tensor | None = None,
     ) -> Tensor:
+        if sinks is None and query.shape[-1] == value.shape[-1]:
+            return self.attend_turned(query, key, value, None, scale, window)
         q, k, v = (part.float() for part in (query, key, value))
         outputs = torch.cat([call.attend(q, k, v, scale, window, sinks) for call in self.calls])
         return outputs.index_select(0, self.order).to(query.dtype)
+
+    def attend_turned(
+        self, query: Tensor, key: Tensor, value: Tensor, angles: Angles | None, scale: float, window: int | None
+    ) -> Tensor:
+        """The same, of queries and keys whose rotary embedding is still to come.
+
+        For the backward pass it holds what it is given and returns, and a number a token and head.
+        """
+        output: Tensor = _Attention.apply(query, key, value, angles, self, scale, window)  # type: ignore[no-untyped-call]
+        return output
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        query, key, value, angles, packed, scale, window = given
+        q, k, v = _wide(query, key, value, angles)
+        outputs, normalizers = [], []
+        for call in packed.calls:
+            padded, normalizer = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                *call.lay_out(q, k, v), 0.0, **call.seen(window), scale=scale
+            )
+            outputs.append(padded.transpose(1, 2).flatten(0, 1))
+            normalizers.append(normalizer)
+        output = torch.cat(outputs).index_select(0, packed.order).to(query.dtype)
+        ctx.save_for_backward(query, key, value, output, *normalizers)
+        ctx.given = angles, packed, scale, window
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, output, *normalizers = ctx.saved_tensors
+        angles, packed, scale, window = ctx.given
+        q, k, v = _wide(query, key, value, angles)
+        d_queries, d_key, d_value = [], torch.zeros_like(k), torch.zeros_like(v)
+        for call, normalizer in zip(packed.calls, normalizers, strict=True):
+            of_output, padded = (call.by_query(part).float() for part in (gradients[0], output))
+            of_output.transpose(1, 2).flatten(0, 1)[call.places < 0] = 0
+            parts = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                of_output, *call.lay_out(q, k, v), padded, normalizer, 0.0, **call.seen(window), scale=scale
+            )
+            of_query, of_key, of_value = (part.transpose(1, 2).flatten(0, 1) for part in parts)
+            d_queries.append(of_query)
+            d_key.index_add_(0, call.keys, of_key)  # branches add up in the prefix they share
+            d_value.index_add_(0, call.keys, of_value)
+        d_query = torch.cat(d_queries).index_select(0, packed.order)
+        if angles:
+            d_query, d_key = (rotated(part, angles[0], -angles[1]) for part in (d_query, d_key))
+        return d_query.to(query.dtype), d_key.to(key.dtype), d_value.to(value.dtype), None, None, None, None
+
+
+def _wide(query: Tensor, key: Tensor, value: Tensor, angles: Angles | None) -> tuple[Tensor, Tensor, Tensor]:
+    """In float32, queries and keys turned by the angles."""
+    q, k, v = (part.float() for part in (query, key, value))
+    return (rotated(q, *angles), rotated(k, *angles), v) if angles else (q, k, v)
 
 
 class _Call:
@@ -170,6 +232,7 @@ class _Call:
         self.query_positions = prefixes + own  # (B, L)
         self.key_positions = torch.cat([before, self.query_positions], 1)  # (B, S)
         self.masks: dict[tuple[int | None, bool], Tensor | None] = {}
+        self.added: dict[int | None, Tensor] = {}
 
     def mask(self, window: int | None, sink: bool) -> Tensor | None:
         """(B, 1, L, S) true where a query sees a key; None where plain causal attention says the same.
@@ -188,14 +251,32 @@ class _Call:
             self.masks[window, sink] = None if plain and not sink else visible[:, None]
         return self.masks[window, sink]
 
+    def seen(self, window: int | None) -> dict[str, Any]:
+        """What the fused attention wants to know of it."""
+        mask = self.mask(window, False)
+        if mask is None:
+            return {"is_causal": True}
+        if window not in self.added:
+            self.added[window] = torch.zeros(mask.shape).masked_fill_(~mask, -torch.inf)
+        return {"is_causal": False, "attn_mask": self.added[window]}
+
+    def by_query(self, part: Tensor) -> Tensor:
+        """Flat (T, H, D) -> (B, H, L, D)."""
+        found: Tensor = part.index_select(0, self.queries).unflatten(0, self.shape)
+        return found.transpose(1, 2)
+
+    def lay_out(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Flat query (T, H, D), key and value (T, K, D) -> (B, H, L, D) and twice (B, K, S, D)."""
+        k, v = (
+            part.index_select(0, self.keys).unflatten(0, (self.shape[0], -1)).transpose(1, 2) for part in (key, value)
+        )
+        return self.by_query(query), k, v
+
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None, sinks: Tensor | None
     ) -> Tensor:
         """Flat query (T, H, D), key and value (T, K, D) -> padded outputs (B·L, H, D)."""
-        q, k, v = (
-            part.index_select(0, index).unflatten(0, (self.shape[0], -1)).transpose(1, 2)
-            for part, index in ((query, self.queries), (key, self.keys), (value, self.keys))
-        )
+        q, k, v = self.lay_out(query, key, value)
         if sinks is not None:
             q, k, v = _with_sinks(q, k, v, sinks.float() / scale)
         mask = self.mask(window, sinks is not None)

@@ -5,9 +5,10 @@ Shapes: S slots, N rows in use (always the first N slots), C columns, T tokens s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from mmap import mmap
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,8 +39,7 @@ class Cache:
         held = self._buffers[layer]
         if held is None or held[0].shape[2] < self.columns:
             shape = (len(self.lengths), like.shape[1], self.columns, like.shape[2])
-            # numpy asks the system for zeroed pages, which cost nothing before they are used
-            made = torch.from_numpy(np.zeros(shape, np.float32)), torch.from_numpy(np.zeros(shape, np.float32))
+            made = _zeros(shape), _zeros(shape)
             if held is not None:
                 for old, new in zip(held, made, strict=True):
                     new[:, :, : old.shape[2]] = old
@@ -54,6 +54,16 @@ class Cache:
             if held is not None:
                 for part in held:
                     part[target, :, :length] = part[source, :, :length]
+
+
+def _zeros(shape: tuple[int, ...]) -> Tensor:
+    """float32 in pages of its own: they cost nothing before they are used, and are given back at once afterwards.
+
+    The allocator's would be cleared as a whole, and would stay with the process.
+    """
+    if math.prod(shape) == 0:
+        return torch.zeros(shape)
+    return torch.frombuffer(mmap(-1, 4 * math.prod(shape)), dtype=torch.float32).view(shape)
 
 
 class Step:

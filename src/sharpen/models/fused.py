@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sharpen.models.adapters import low_rank, plain_adapter
-from sharpen.models.attention import in_force
+from sharpen.models.attention import Packed, in_force
 from sharpen.models.cache import Step
 from sharpen.models.head import products_in_bfloat16
 from sharpen.models.joined import join, joined_bias, linear, together
-from sharpen.models.passes import gated, norm, turn, window_of
+from sharpen.models.passes import gated, norm, rotated, window_of
 
 _LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer", "Qwen3MoeDecoderLayer")
 
@@ -60,9 +60,9 @@ class Decoder:
         return norm(stream, base.norm, stream.dtype)
 
     def _held(self, tokens: int) -> float:
-        """About how many bytes the layers hold for the backward pass: 44 a token and unit of width, counted
+        """About how many bytes the layers hold for the backward pass: 34 a token and unit of width, counted
         over the tensors that each layer saves."""
-        return 44.0 * tokens * int(self.base.config.hidden_size) * len(self.base.layers)
+        return 34.0 * tokens * int(self.base.config.hidden_size) * len(self.base.layers)
 
     def _layer(self, layer: Any, stream: Tensor, cos: Tensor, sin: Tensor, layout: Any) -> Tensor:
         attention, mlp = layer.self_attn, layer.mlp
@@ -70,15 +70,17 @@ class Decoder:
         heads, shared = attention.config.num_attention_heads, attention.config.num_key_value_heads
         read = norm(stream, layer.input_layernorm, dtype)
         made = self._project(read, attention.q_proj, attention.k_proj, attention.v_proj).unflatten(-1, (-1, size))
-        seen, value = made[:, : heads + shared], made[:, heads + shared :]
+        query, key, value = made.split((heads, shared, shared), 1)
         if hasattr(attention, "q_norm"):
-            parts = (made[:, :heads], attention.q_norm), (made[:, heads : heads + shared], attention.k_norm)
-            seen = torch.cat([norm(part, module, part.dtype) for part, module in parts], 1)
-        turned = turn(seen, cos, sin)
-        window = window_of(attention)
-        output = layout.attend(
-            attention.layer_idx, turned[:, :heads], turned[:, heads:], value, attention.scaling, window
-        )
+            query, key = (
+                norm(part, module, part.dtype) for part, module in ((query, attention.q_norm), (key, attention.k_norm))
+            )
+        scale, window = attention.scaling, window_of(attention)
+        if isinstance(layout, Packed):
+            output = layout.attend_turned(query, key, value, (cos, sin), scale, window)
+        else:
+            query, key = (rotated(part.float(), cos, sin) for part in (query, key))
+            output = layout.attend(attention.layer_idx, query, key, value, scale, window)
         stream = stream + self._project(output.flatten(1).to(dtype), attention.o_proj)
         if not hasattr(mlp, "gate_proj"):  # experts, by their own code
             chosen: Tensor = mlp(norm(stream, layer.post_attention_layernorm, stream.dtype)[None])[0]

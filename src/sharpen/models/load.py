@@ -178,6 +178,8 @@ def _model(path: Path, dtype: torch.dtype, attention: str) -> Any:
             value=sorted(info["missing_keys"])[:3],
             remedy="Fetch the model again",
         )
+    for parameter in model.parameters():  # out of the mapped file, which would stay in memory beside joined weights
+        parameter.data = parameter.data.clone()
     return model.eval()
 
 

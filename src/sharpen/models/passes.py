@@ -54,29 +54,9 @@ class _Norm(torch.autograd.Function):
         return gradient.sub_(unit.mul_(along)).mul_(scale).to(inputs.dtype), d_weight, None, None
 
 
-def turn(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding (arXiv:2104.09864) of heads (T, ·, D), in float32; cos and sin are (T, 1, D/2)."""
-    if not torch.is_grad_enabled():
-        return rotated(heads.float(), cos, sin)
-    output: Tensor = _Turn.apply(heads, cos, sin)  # type: ignore[no-untyped-call]
-    return output
-
-
-class _Turn(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        ctx.save_for_backward(cos, sin)
-        ctx.dtype = heads.dtype
-        return rotated(heads.float(), cos, sin)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        cos, sin = ctx.saved_tensors
-        return rotated(gradients[0], cos, -sin).to(ctx.dtype), None, None
-
-
 def rotated(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Heads (T, ·, D) turned by cos and sin (T, 1, D/2), whose pairs are half a head apart."""
+    """Rotary embedding (arXiv:2104.09864) of heads (T, ·, D), whose pairs are half a head apart; cos and sin are
+    (T, 1, D/2), and the same with −sin is its gradient."""
     left, right = heads.chunk(2, -1)
     output = torch.empty_like(heads)
     first, second = output.chunk(2, -1)

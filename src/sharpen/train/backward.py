@@ -74,6 +74,7 @@ class Backward:
             decoder.join()  # a merged adapter has left new weights
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._wide: dict[Tensor, Tensor] = {}
+        self._room: dict[Tensor, Tensor] = {}
         self._drops = drops(model)
 
     def run(self, errand: Errand) -> Totals:
@@ -97,6 +98,7 @@ class Backward:
             none = torch.zeros(parameter.shape, device=parameter.device) if zeros and found is None else None
             taken.append(none if found is None else found)
             parameter.grad = None
+        self._room.clear()
         return taken
 
     def _dropout(self, key: Key) -> AbstractContextManager[None]:
@@ -108,6 +110,10 @@ class Backward:
         """Inside this block each bfloat16 gradient goes into a float32 sum as soon as it is known: accumulation loses
         nothing, and the gradient is still in the caches."""
         narrow = [parameter for parameter in self.parameters if parameter.dtype != torch.float32]
+        if narrow and not self._room:  # in one piece, so that memory given back between microbatches stays whole
+            sizes = [parameter.numel() for parameter in narrow]
+            pieces = torch.empty(sum(sizes), device=narrow[0].device).split(sizes)
+            self._room = {parameter: piece.view_as(parameter) for parameter, piece in zip(narrow, pieces, strict=True)}
         hooks = [parameter.register_post_accumulate_grad_hook(self._collect) for parameter in narrow]
         try:
             yield
@@ -120,7 +126,7 @@ class Backward:
         if parameter in self._wide:
             self._wide[parameter] += parameter.grad
         else:
-            self._wide[parameter] = parameter.grad.float()
+            self._wide[parameter] = self._room[parameter].copy_(parameter.grad)
         parameter.grad = None
 
 
