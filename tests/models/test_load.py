@@ -184,6 +184,17 @@ def test_without_units_for_bfloat16_auto_is_float32() -> None:
     assert done.stdout.strip() == "torch.float32"
 
 
+@pytest.mark.parametrize(("given", "expected"), [({}, "64"), ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "900"}, "900")])
+def test_onednn_keeps_few_primitives_unless_the_user_says_how_many(given: dict[str, str], expected: str) -> None:
+    inherited = {name: value for name, value in os.environ.items() if name != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
+    inherited["PYTHONPATH"] = os.pathsep.join(sys.path)
+    code = "import os, sharpen.models.load; print(os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**inherited, **given}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [expected]
+
+
 def test_the_tokenizer_alone_comes_with_the_same_end_tokens(tmp_path: Path) -> None:
     folder = tiny_model(tmp_path, eos_token_id=[2, 3])
     for generation_config in ("kept", "left out"):

@@ -35,7 +35,7 @@ class Batch:
 
 
 def atoms(rows: Iterable[Row]) -> list[list[Row]]:
-    """Neighbouring sequences of one atom, which no packing may part."""
+    """Neighbouring sequences of one atom, which share a prefix and are packed together where they fit."""
     return [list(group) for _, group in groupby(rows, key=lambda row: row.atom)]
 
 
@@ -51,17 +51,32 @@ def cost(atom: Sequence[Row]) -> int:
 
 
 def pack(rows: Iterable[Row], budget: int) -> Iterator[Batch]:
-    """Batches of at most `budget` tokens, in the order of the rows; an atom over the budget stands alone."""
+    """Batches of at most `budget` tokens, in the order of the rows; a sequence over the budget stands alone.
+
+    An atom over the budget comes in parts, each with the shared prefix.
+    """
     pending: list[list[Row]] = []
     used = 0
-    for atom in atoms(rows):
-        if pending and used + cost(atom) > budget:
+    for part in _parts(rows, budget):
+        if pending and used + cost(part) > budget:
             yield _batch(pending)
             pending, used = [], 0
-        pending.append(atom)
-        used += cost(atom)
+        pending.append(part)
+        used += cost(part)
     if pending:
         yield _batch(pending)
+
+
+def _parts(rows: Iterable[Row], budget: int) -> Iterator[list[Row]]:
+    """Atoms, or as much of one as the budget holds; sequences stay whole."""
+    for atom in atoms(rows):
+        part: list[Row] = []
+        for sequence in sequences(atom):
+            if part and cost([*part, *sequence]) > budget:
+                yield part
+                part = []
+            part.extend(sequence)
+        yield part
 
 
 class _Writer:

@@ -150,18 +150,19 @@ class _Head(torch.autograd.Function):
                 scores = support.restrict(scores, start)
                 above = scores.amax(-1, keepdim=True)
                 scores, peak = scores.sub_(above), peak + above
-            likeliest = scores.argmax(-1, keepdim=True)
+            likeliest = scores.amax(-1, keepdim=True)
             probabilities = torch.exp(scores, out=more[: len(part)])
             total = probabilities.sum(-1, keepdim=True)
             chosen = scores.gather(-1, target)
             mean = scores.mul_(probabilities).sum(-1, keepdim=True).div_(total)
             log_total = total.log()
-            parts.append((chosen - log_total, log_total - mean, likeliest == target, peak + log_total))
+            parts.append((chosen - log_total, log_total - mean, chosen == likeliest, peak + log_total, total))
             if kept is not None:
-                kept[start : start + CHUNK] = probabilities.div_(total)
-        logprobs, entropy, correct, normalizer = (torch.cat(columns)[:, 0] for columns in zip(*parts, strict=True))
+                kept[start : start + CHUNK] = probabilities
+        columns = (torch.cat(column)[:, 0] for column in zip(*parts, strict=True))
+        logprobs, entropy, correct, normalizer, totals = columns
         correct = correct.to(logprobs.dtype)
-        ctx.save_for_backward(hidden, weight, targets, normalizer, logprobs)
+        ctx.save_for_backward(hidden, weight, targets, normalizer, totals, logprobs)
         ctx.temperature, ctx.support, ctx.kept = temperature, support, kept
         ctx.mark_non_differentiable(correct)
         ctx.set_materialize_grads(False)  # so that the backward pass sees which outputs were used
@@ -170,45 +171,60 @@ class _Head(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         """By logits / temperature: of log p(target) it is onehot(target) − p, of the entropy H it is −p (log p + H)."""
-        hidden, weight, targets, normalizer, logprobs = ctx.saved_tensors
+        hidden, weight, targets, normalizer, totals, logprobs = ctx.saved_tensors
         of_logprobs = torch.zeros_like(normalizer) if gradients[0] is None else gradients[0]
         of_entropy = gradients[1]
+        slopes = -of_logprobs[:, None] / ctx.temperature
         d_hidden = torch.empty_like(hidden)
         trained = ctx.needs_input_grad[1]  # not under an adapter: half of this pass is saved
         d_weight: Tensor | None = None
-        room = normalizer.new_empty(min(CHUNK, len(hidden)), len(weight))
         for first in range(0, len(hidden), BLOCK):
             block = slice(first, min(first + BLOCK, len(hidden)))
             part = hidden[block].to(weight.dtype)
             d_logits = ctx.kept[block] if ctx.kept is not None else weight.new_empty(len(part), len(weight))
-            for start in range(first, block.stop, CHUNK):
-                rows = slice(start, min(start + CHUNK, block.stop))
-                here = slice(rows.start - first, rows.stop - first)
-                if ctx.kept is not None:
-                    probabilities = room[: len(d_logits[here])].copy_(d_logits[here])
-                else:
-                    probabilities = room[: len(part[here])].copy_(part[here] @ weight.T).div_(ctx.temperature)
-                    if ctx.support:
-                        probabilities = ctx.support.restrict(probabilities, start)
-                    probabilities.sub_(normalizer[rows, None]).exp_()
-                    # In bfloat16 logits are off by up to 0.06: what they say is normalized anew.
-                    probabilities /= probabilities.sum(-1, keepdim=True)
-                bonus = None
-                if of_entropy is not None:
-                    bonus = _entropy_slope(probabilities).mul_(of_entropy[rows, None] / ctx.temperature)
-                slope = of_logprobs[rows, None] / ctx.temperature
-                d_scores = probabilities.mul_(-slope)
-                # 1 − p from the log-probability, so that the gradient of a certain token stays near 0.
-                d_scores.scatter_(1, targets[rows, None], -slope * logprobs[rows, None].expm1())
-                if bonus is not None:
-                    d_scores.add_(bonus)
-                d_logits[here] = d_scores
-            d_hidden[block] = (d_logits @ weight).to(hidden.dtype)
+            if ctx.kept is not None and of_entropy is None:
+                # The slope, and what makes probabilities of the kept, multiply the short rows of either product.
+                total = totals[block, None]
+                at_target = logprobs[block, None].expm1() * total
+                d_logits[torch.arange(len(part)), targets[block]] = at_target[:, 0].to(
+                    weight.dtype
+                )  # scatter_ copies all
+                slope = slopes[block] / total
+                d_hidden[block] = ((d_logits @ weight) * slope).to(hidden.dtype)
+                part = (part * slope).to(weight.dtype)
+            else:
+                for start in range(first, block.stop, CHUNK):
+                    rows = slice(start, min(start + CHUNK, block.stop))
+                    here = slice(rows.start - first, rows.stop - first)
+                    d_logits[here] = _of_logits(
+                        ctx, rows, slopes[rows], None if of_entropy is None else of_entropy[rows]
+                    )
+                d_hidden[block] = (d_logits @ weight).to(hidden.dtype)
             if trained:
                 update = d_logits.T @ part
                 d_weight = update if d_weight is None else d_weight.add_(update)
         ctx.kept = None
         return d_hidden, d_weight, None, None, None, None, None
+
+
+def _of_logits(ctx: Any, rows: slice, slope: Tensor, of_entropy: Tensor | None) -> Tensor:
+    """The gradient by some rows' logits / temperature, (R, vocabulary), of probabilities kept or computed anew."""
+    hidden, weight, targets, normalizer, totals, logprobs = ctx.saved_tensors
+    if ctx.kept is not None:
+        probabilities = ctx.kept[rows] / totals[rows, None]
+    else:
+        probabilities = (hidden[rows].to(weight.dtype) @ weight.T).to(totals.dtype).div_(ctx.temperature)
+        if ctx.support:
+            probabilities = ctx.support.restrict(probabilities, rows.start)
+        probabilities.sub_(normalizer[rows, None]).exp_()
+        # In bfloat16 logits are off by up to 0.06: what they say is normalized anew.
+        probabilities /= probabilities.sum(-1, keepdim=True)
+    bonus = None
+    if of_entropy is not None:
+        bonus = _entropy_slope(probabilities).mul_(of_entropy[:, None] / ctx.temperature)
+    # 1 − p from the log-probability, so that the gradient of a certain token stays near 0.
+    d_scores: Tensor = probabilities.scatter_(1, targets[rows, None], logprobs[rows, None].expm1()).mul_(slope)
+    return d_scores if bonus is None else d_scores.add_(bonus)
 
 
 def _entropy_slope(probabilities: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from sharpen.models.quiet import quiet
 from sharpen.models.save import save
 
 __all__ = ["Loaded", "compute_dtype", "load", "load_tokenizer", "resolve", "save", "stop_tokens"]
+
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+"""oneDNN keeps the code it made for so many shapes. Few come again, and the 1,024 it would keep are 0.3 GB and more."""
 
 _ANSWER = "sharpen-looks-for-this"
 
