@@ -120,10 +120,17 @@ def test_sampler_and_trainer_agree_with_an_adapter_in_place(
             assert row.old_logprobs == pytest.approx(segment.logprobs, abs=1e-3)
 
 
-@EACH_KIND
+@pytest.mark.parametrize(
+    "kind", [*KINDS.values(), {"wanted": ("q_proj", "up_proj")}, {"wanted": ("down_proj",)}, {"wanted": "attention"}]
+)
 def test_in_bfloat16_sampler_and_trainer_agree_on_average(tmp_path: Path, kind: dict[str, Any]) -> None:
-    """Decoding packs the bfloat16 weights of the base and leaves the adapter's float32 ones alone."""
+    """Decoding lays out the weights of the base, and beside them what the adapters add, of some layers or of all."""
     loaded = adapted(tiny_model(tmp_path / "base", initializer_range=0.1), torch.bfloat16, **kind)
+    if not kind.get("use_dora"):
+        for layer in loaded.model.base_model.layers:  # of a weight that would be missed
+            for module in layer.modules():
+                if hasattr(module, "lora_B"):
+                    module.lora_B["default"].weight.data *= 10
     requests = [Request(tuple(range(5, 9 + place % 3)), (7, place)) for place in range(16)]
     segments = asyncio.run(LocalSampler(loaded.model, loaded.stop).sample(requests, Params(24)))
     rows = [Row(segment.tokens, segment.mask, str(place)) for place, segment in enumerate(segments)]

@@ -157,15 +157,40 @@ def low_rank(inputs: Tensor, output: Tensor, layers: Sequence[Any]) -> Tensor:
 
     Computed in the inputs' type, as the layers are; the adapters' own weights stay what they are.
     """
-    kind = inputs.dtype
     added = []
     for layer in layers:
         if hasattr(layer, "lora_A"):
-            low = F.linear(layer.lora_dropout[NAME](inputs), layer.lora_A[NAME].weight.to(kind))
-            added.append(F.linear(low * layer.scaling[NAME], layer.lora_B[NAME].weight.to(kind)))
+            down, up = _factors(layer, inputs.dtype)
+            added.append(F.linear(F.linear(layer.lora_dropout[NAME](inputs), down), up))
         else:
             added.append(inputs.new_zeros(()).expand(len(inputs), layer.out_features))
     return output + torch.cat(added, -1)
+
+
+@torch.no_grad()
+def low_rank_factors(layers: Sequence[Any], kind: torch.dtype) -> tuple[Tensor, Tensor] | None:
+    """What `low_rank` adds as two products for all layers: (sum of ranks, inputs) and (sum of outputs, sum of ranks).
+
+    None where no layer has an adapter.
+    """
+    factors = [_factors(layer, kind) for layer in layers if hasattr(layer, "lora_A")]
+    if not factors:
+        return None
+    rank, places = sum(len(down) for down, _ in factors), iter(factors)
+    up, column, row = factors[0][1].new_zeros(sum(layer.out_features for layer in layers), rank), 0, 0
+    for layer in layers:
+        if hasattr(layer, "lora_A"):
+            own = next(places)[1]
+            up[row : row + own.shape[0], column : column + own.shape[1]] = own
+            column += own.shape[1]
+        row += layer.out_features
+    return torch.cat([down for down, _ in factors]), up
+
+
+def _factors(layer: Any, kind: torch.dtype) -> tuple[Tensor, Tensor]:
+    """A (rank, inputs) and s·B (outputs, rank), rounded to a type."""
+    up = layer.lora_B[NAME].weight * layer.scaling[NAME]
+    return layer.lora_A[NAME].weight.to(kind), up.to(kind)
 
 
 def drops(model: nn.Module) -> bool:

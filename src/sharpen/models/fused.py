@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sharpen.models.adapters import low_rank, plain_adapter
+from sharpen.models.adapters import low_rank, low_rank_factors, plain_adapter
 from sharpen.models.attention import Packed, in_force
 from sharpen.models.cache import Step
 from sharpen.models.head import products_in_bfloat16
-from sharpen.models.joined import join, joined_bias, linear, together
+from sharpen.models.joined import Laid, join, joined_bias, lay_out, linear, together
 from sharpen.models.passes import gated, norm, rotated, window_of
 
 _LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer", "Qwen3MoeDecoderLayer")
@@ -37,7 +37,7 @@ class Decoder:
     """A transformers decoder's layers, and the products that are laid out for reading only."""
 
     base: Any
-    packed: dict[nn.Module, tuple[Tensor, Tensor | None]] = field(default_factory=dict)
+    packed: dict[nn.Module, Laid] = field(default_factory=dict)
     quick: Any = None
     """While the products are laid out: the compiled loops between them, where there are some."""
 
@@ -93,12 +93,11 @@ class Decoder:
         """What the layers make of inputs (T, in), side by side: (T, sum of outputs)."""
         found = self.packed.get(layers[0])
         if found is not None:
-            output: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, *found, "none", [], "")
-        elif all(plain_adapter(layer) or type(layer) is nn.Linear for layer in layers):
-            bases = [getattr(layer, "base_layer", layer) for layer in layers]
-            output = linear(inputs, [base.weight for base in bases], [base.bias for base in bases])
-        else:
+            return found.of(inputs)
+        if not all(plain_adapter(layer) or type(layer) is nn.Linear for layer in layers):
             return torch.cat([layer(inputs) for layer in layers], -1)
+        bases = [getattr(layer, "base_layer", layer) for layer in layers]
+        output = linear(inputs, [base.weight for base in bases], [base.bias for base in bases])
         if any(hasattr(layer, "lora_A") for layer in layers):
             return low_rank(inputs, output, layers)
         return output
@@ -125,8 +124,8 @@ class Decoder:
                 bases = [getattr(layer, "base_layer", layer) for layer in group]
                 weights, biases = [base.weight for base in bases], [base.bias for base in bases]
                 if products_in_bfloat16(weights[0]):
-                    packed = torch.ops.mkldnn._reorder_linear_weight(together(weights))
-                    self.packed[group[0]] = (packed, joined_bias(weights, biases))
+                    factors = low_rank_factors(group, weights[0].dtype)
+                    self.packed[group[0]] = lay_out(together(weights), joined_bias(weights, biases), factors)
         if self.packed:
             try:
                 from sharpen.models.quick import quick  # needs numba, which is optional

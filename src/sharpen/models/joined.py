@@ -7,7 +7,7 @@ stay what they were. Where they do not lie so (a reference's copies, a merge und
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +54,33 @@ def joined_bias(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> T
         return None
     pairs = zip(weights, biases, strict=True)
     return torch.cat([weight.new_zeros(len(weight)) if bias is None else bias.detach() for weight, bias in pairs])
+
+
+class Laid(NamedTuple):
+    """Layers' joined weight laid out for the matrix units, their bias, and the two factors that adapters add."""
+
+    weight: Tensor
+    bias: Tensor | None
+    factors: tuple[Tensor, Tensor] | None = None
+
+    def of(self, inputs: Tensor) -> Tensor:
+        """inputs (T, in) -> (T, sum of outputs), without gradients."""
+        output = _laid_product(inputs, self.weight, self.bias)
+        if self.factors:
+            low = _laid_product(inputs, self.factors[0], None)
+            output += _laid_product(low, self.factors[1], None)
+        return output
+
+
+def lay_out(weight: Tensor, bias: Tensor | None, factors: tuple[Tensor, Tensor] | None) -> Laid:
+    """Weight (outputs, inputs), bias and factors laid out; all bfloat16, where oneDNN multiplies that in hardware."""
+    reorder = torch.ops.mkldnn._reorder_linear_weight
+    return Laid(reorder(weight), bias, factors and (reorder(factors[0]), reorder(factors[1])))
+
+
+def _laid_product(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    output: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
+    return output
 
 
 class _Linear(torch.autograd.Function):

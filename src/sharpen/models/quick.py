@@ -10,21 +10,19 @@ from torch import Tensor, nn
 
 from sharpen.models import kernels
 from sharpen.models.cache import Step
+from sharpen.models.joined import Laid
 from sharpen.models.passes import normed, rotated, swish, window_of
-
-Packed = tuple[Tensor, Tensor | None]
-"""A weight laid out for the matrix units, and its bias."""
 
 
 class _Layer(NamedTuple):
     first_norm: Tensor
     first_epsilon: Tensor
-    attention: Packed
-    out: Packed
+    attention: Laid
+    out: Laid
     second_norm: Tensor
     second_epsilon: Tensor
-    gate: Packed
-    down: Packed
+    gate: Laid
+    down: Laid
     scale: Tensor
     window: int | None
 
@@ -46,10 +44,10 @@ class Quick:
         added: Tensor | None = None
         for index, layer in enumerate(self.layers):
             read = kernels.add_norm(stream, added, layer.first_norm, layer.first_epsilon)
-            output = self._attend(index, layer, _product(read, layer.attention), cos, sin, step)
-            added = _product(output, layer.out)
+            output = self._attend(index, layer, layer.attention.of(read), cos, sin, step)
+            added = layer.out.of(output)
             read = kernels.add_norm(stream, added, layer.second_norm, layer.second_epsilon)
-            added = _product(kernels.gate(_product(read, layer.gate)), layer.down)
+            added = layer.down.of(kernels.gate(layer.gate.of(read)))
         assert added is not None
         return normed(stream.add_(added), base.norm.weight, base.norm.variance_epsilon, stream.dtype)[0]
 
@@ -73,7 +71,7 @@ class Quick:
         return torch.cat([*begun, newest]) if begun else newest
 
 
-def quick(base: Any, packed: Mapping[nn.Module, Packed]) -> Quick | None:
+def quick(base: Any, packed: Mapping[nn.Module, Laid]) -> Quick | None:
     """The decoder for the compiled loops, where they can run and its layers are of the plain kind."""
     attention = base.layers[0].self_attn
     group = attention.config.num_attention_heads // attention.config.num_key_value_heads
@@ -83,13 +81,13 @@ def quick(base: Any, packed: Mapping[nn.Module, Packed]) -> Quick | None:
     return Quick(base, layers, attention.head_dim)
 
 
-def _layers(base: Any, packed: Mapping[nn.Module, Packed]) -> Iterator[_Layer]:
+def _layers(base: Any, packed: Mapping[nn.Module, Laid]) -> Iterator[_Layer]:
     """Those whose every product is laid out."""
     for layer in base.layers:
         attention, mlp = layer.self_attn, layer.mlp
         read = (attention.q_proj, attention.o_proj, getattr(mlp, "gate_proj", None), getattr(mlp, "down_proj", None))
         plain = not hasattr(attention, "q_norm") and all(part in packed for part in read)
-        if not plain or any(hasattr(part, "lora_A") for part in attention.children()) or not swish(mlp.act_fn):
+        if not plain or not swish(mlp.act_fn):
             return
         first, second = layer.input_layernorm, layer.post_attention_layernorm
         yield _Layer(
@@ -104,8 +102,3 @@ def _layers(base: Any, packed: Mapping[nn.Module, Packed]) -> Iterator[_Layer]:
             torch.tensor([attention.scaling]),
             window_of(attention),
         )
-
-
-def _product(inputs: Tensor, packed: Packed) -> Tensor:
-    output: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, *packed, "none", [], "")
-    return output
