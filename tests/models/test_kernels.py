@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sharpen.models import fused
+from sharpen.models import fused, passes
+from sharpen.models.attention import Packed, Span, layout
 from sharpen.models.load import load
 from sharpen.models.passes import normed, rotated
 from sharpen.rollout.base import Params, Request
@@ -78,6 +79,54 @@ def test_attention_writes_its_keys_and_sees_what_it_may(window: int | None, thre
             weights = (0.4 * held[row, own, first : place + 1] @ turned[row, head]).softmax(-1)
             expected = weights @ seen[row, own, first : place + 1]
             torch.testing.assert_close(found[row].view(heads, size)[head].float(), expected, atol=5e-3, rtol=2**-7)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("rows", "width"), [(1, 8), (75, 24)])
+def test_the_norms_gradients_are_those_of_the_formula(rows: int, width: int, threads: int) -> None:
+    inputs, weight = numbers(rows, width, seed=1), 1 + 0.3 * numbers(width, seed=2)
+    slope = numbers(rows, width, seed=3).bfloat16()
+    wide, own = inputs.double().requires_grad_(), weight.double().requires_grad_()
+    output = own * wide / (wide.square().mean(-1, keepdim=True) + 0.1).sqrt()
+    expected = torch.autograd.grad((output * slope.double()).sum(), (wide, own))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        found = kernels.norm_back(inputs, weight, torch.tensor([0.1]), slope)
+    finally:
+        torch.set_num_threads(before)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_the_gates_gradients_are_those_of_the_formula() -> None:
+    made, slope = (3 * numbers(5, 40)).bfloat16(), numbers(5, 20, seed=3).bfloat16()
+    wide = made.double().requires_grad_()
+    gate, up = wide.chunk(2, -1)
+    (expected,) = torch.autograd.grad((gate * gate.sigmoid() * up * slope.double()).sum(), wide)
+    torch.testing.assert_close(kernels.gate_back(made, slope).double(), expected, atol=1e-3, rtol=2**-8)
+
+
+def test_training_with_the_loops_has_the_gradients_of_training_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(tiny_model(tmp_path, initializer_range=0.1), torch.bfloat16).model
+    tokens = torch.arange(5, 95)
+
+    def gradients() -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        with layout(Packed([Span(0, 90)])):
+            found = fused.hidden(model, tokens, torch.arange(90))
+        (found * numbers(*found.shape, seed=4)).sum().backward()
+        return {
+            name: parameter.grad.float() for name, parameter in model.named_parameters() if parameter.grad is not None
+        }
+
+    assert passes.loops()
+    ours = gradients()
+    monkeypatch.setattr(passes, "loops", lambda: None)
+    for name, theirs in gradients().items():
+        assert (ours[name] - theirs).norm() <= 0.03 * theirs.norm(), name
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "mistral"])

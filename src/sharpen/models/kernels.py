@@ -1,4 +1,4 @@
-"""What stands between a decoding step's products, as three compiled loops. Optional: they need numba, on Linux.
+"""What stands between a decoder's products, as compiled loops. Optional: they need numba, on Linux.
 
 torch makes each of these in up to ten passes, whose calls alone cost more than the numbers when few rows decode.
 bfloat16 travels as its bits, uint16. The loops run on torch's own threads: a second pool would fight the first for
@@ -28,6 +28,8 @@ from torch import Tensor
 _FAST = {"contract", "reassoc", "arcp", "nsz"}  # sums may be taken in vectors; NaN and infinity stay what they are
 _OPTIONS: dict[str, Any] = {"fastmath": _FAST, "error_model": "numpy"}
 _SIGNATURE = types.void(types.CPointer(types.int64))
+_PART = 32
+"""Rows whose part of a weight's gradient is summed by itself, whatever the number of threads."""
 _thread = types.ExternalFunction("sharpen_thread", types.int32())
 _threads = types.ExternalFunction("sharpen_threads", types.int32())
 
@@ -166,6 +168,56 @@ def _gate():
 
 
 @cache
+def _norm_back():
+    @cfunc(_SIGNATURE, cache=True, **_OPTIONS)
+    def loop(given):
+        parts, rows, width = given[0], given[1], given[2]
+        inputs = carray(_pointer(given[3]), (rows, width), np.float32)
+        weight = carray(_pointer(given[4]), (width,), np.float32)
+        epsilon = carray(_pointer(given[5]), (1,), np.float32)[0]
+        d_output = carray(_pointer(given[6]), (rows, width), np.uint16)
+        d_inputs = carray(_pointer(given[7]), (rows, width), np.float32)
+        d_weight = carray(_pointer(given[8]), (parts, width), np.float32)
+        first, last = _share(parts)
+        for part in range(first, last):
+            for i in range(width):
+                d_weight[part, i] = 0
+            for row in range(part * _PART, min(rows, (part + 1) * _PART)):
+                total, along = np.float32(0), np.float32(0)
+                for i in range(width):
+                    total += inputs[row, i] * inputs[row, i]
+                    along += inputs[row, i] * weight[i] * _wide(d_output[row, i])
+                scale = np.float32(1) / np.sqrt(total / np.float32(width) + epsilon)
+                along *= scale * scale / np.float32(width)
+                for i in range(width):
+                    slope = _wide(d_output[row, i])
+                    d_inputs[row, i] = (slope * weight[i] - inputs[row, i] * along) * scale
+                    d_weight[part, i] += slope * inputs[row, i] * scale
+
+    return loop
+
+
+@cache
+def _gate_back():
+    @cfunc(_SIGNATURE, cache=True, **_OPTIONS)
+    def loop(given):
+        rows, width = given[0], given[1]
+        made = carray(_pointer(given[2]), (rows, 2 * width), np.uint16)
+        d_output = carray(_pointer(given[3]), (rows, width), np.uint16)
+        d_made = carray(_pointer(given[4]), (rows, 2 * width), np.uint16)
+        first, last = _share(rows)
+        for row in range(first, last):
+            for i in range(width):
+                gate, up, slope = _wide(made[row, i]), _wide(made[row, width + i]), _wide(d_output[row, i])
+                share = np.float32(1) / (np.float32(1) + _exp(-gate))
+                bend = share * (np.float32(1) + gate * (np.float32(1) - share))
+                d_made[row, i] = _narrow(slope * up * bend)
+                d_made[row, width + i] = _narrow(slope * gate * share)
+
+    return loop
+
+
+@cache
 def _attention(group: int, size: int):
     """The loop for so many query heads a key-value head, and that head size: as constants they stay in registers."""
     half = size // 2
@@ -256,6 +308,23 @@ def gate(made: Tensor) -> Tensor:
     return output
 
 
+def norm_back(inputs: Tensor, weight: Tensor, epsilon: Tensor, d_output: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients by inputs (N, W) and weight (W,), float32, of an RMS norm whose output's (N, W) is bfloat16."""
+    rows, width = inputs.shape
+    parts = -(-rows // _PART)
+    d_inputs, d_weight = torch.empty_like(inputs), inputs.new_empty(parts, width)
+    places = _places(inputs, weight, epsilon, d_output, d_inputs, d_weight)
+    _run(_norm_back(), parts, rows, width, *places)
+    return d_inputs, d_weight.sum(0)
+
+
+def gate_back(made: Tensor, d_output: Tensor) -> Tensor:
+    """The gradient by gate and up (N, 2I) of `gate`, whose output's is (N, I); all bfloat16."""
+    d_made = torch.empty_like(made)
+    _run(_gate_back(), len(made), made.shape[1] // 2, *_places(made, d_output, d_made))
+    return d_made
+
+
 def attend(
     made: Tensor,
     cos: Tensor,
@@ -296,12 +365,15 @@ def here() -> bool:
     return True
 
 
-def ready(group: int, size: int) -> bool:
-    """Compile the loops for such heads, or load them; false where they cannot run."""
+def ready(*heads: int) -> bool:
+    """Compile the loops, or load them; false where they cannot run.
+
+    `heads` are query heads a key-value head, and head size: for the loop of attention.
+    """
     if not here():
         return False
     try:
-        _add_norm(), _gate(), _attention(group, size)
+        _add_norm(), _gate(), _norm_back(), _gate_back(), heads and _attention(*heads)
     except RuntimeError:  # numba finds no folder that it may keep the loops in
         return False
     return True

@@ -5,6 +5,7 @@ Shapes: T tokens, W width, D head size, I inner width.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,12 +19,29 @@ def window_of(attention: Any) -> int | None:
     return int(found) if found else None
 
 
+@cache
+def loops() -> Any:
+    """The compiled loops (`models.kernels`), where they can run; else None, and torch does the same."""
+    try:
+        from sharpen.models import kernels  # needs numba, which is optional
+    except ImportError:
+        return None
+    return kernels if kernels.ready() else None
+
+
 def norm(inputs: Tensor, module: Any, dtype: torch.dtype) -> Tensor:
     """RMS norm (arXiv:1910.07467) of (…, W) computed in float32, rounded to `dtype`."""
     if not torch.is_grad_enabled():  # a Function's own call costs as much as a decoding step's norm
-        return normed(inputs, module.weight, module.variance_epsilon, dtype)[0]
+        return _norm(inputs, module.weight, module.variance_epsilon, dtype)[0]
     output: Tensor = _Norm.apply(inputs, module.weight, module.variance_epsilon, dtype)  # type: ignore[no-untyped-call]
     return output
+
+
+def _norm(inputs: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """As `normed`, by a loop where there is one: then without the scales."""
+    if (inputs.dtype, dtype, inputs.ndim) == (torch.float32, torch.bfloat16, 2) and loops():
+        return loops().add_norm(inputs.contiguous(), None, weight.float(), torch.tensor([epsilon])), None
+    return normed(inputs, weight, epsilon, dtype)
 
 
 def normed(inputs: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -37,13 +55,18 @@ def normed(inputs: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
-        output, scale = normed(inputs, weight, epsilon, dtype)
+        output, scale = _norm(inputs, weight, epsilon, dtype)
         ctx.save_for_backward(inputs, weight, scale)
+        ctx.epsilon = epsilon
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weight, scale = ctx.saved_tensors
+        if scale is None:
+            given = inputs.contiguous(), weight.float(), torch.tensor([ctx.epsilon]), gradients[0].contiguous()
+            d_inputs, d_weight = loops().norm_back(*given)
+            return d_inputs, d_weight.to(weight.dtype) if ctx.needs_input_grad[1] else None, None, None
         gradient = gradients[0].float()
         unit = inputs * scale
         d_weight = None
@@ -84,12 +107,18 @@ class _Swish(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, made: Tensor) -> Tensor:
         ctx.save_for_backward(made)
+        if made.dtype == torch.bfloat16 and loops():
+            output: Tensor = loops().gate(made)
+            return output
         gate, up = made.chunk(2, -1)
         return F.silu(gate).mul_(up)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (made,) = ctx.saved_tensors
+        if made.dtype == torch.bfloat16 and loops():
+            found: Tensor = loops().gate_back(made, gradients[0].contiguous())
+            return found
         gate, up = made.chunk(2, -1)
         output = torch.empty_like(made)
         d_gate, d_up = output.chunk(2, -1)
