@@ -314,7 +314,7 @@ MUTATIONS = [
     *_of(
         "train/backward.py",
         ("backward: never divided", "(summed.total / errand.count).backward()", "summed.total.backward()"),
-        ("backward: last microbatch only", "self._wide[parameter] += ", "self._wide[parameter] = "),
+        ("backward: last microbatch only", "add(self._wide[parameter], ", "self._wide[parameter].copy_("),
         ("backward: predictions not counted", "len(batch.target), sums, peaks", "1, sums, peaks"),
     ),
     *_of(

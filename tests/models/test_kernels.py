@@ -107,6 +107,19 @@ def test_the_gates_gradients_are_those_of_the_formula() -> None:
     torch.testing.assert_close(kernels.gate_back(made, slope).double(), expected, atol=1e-3, rtol=2**-8)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_accumulated_numbers_are_their_sum_unrounded(threads: int) -> None:
+    total, added = numbers(7, 33), numbers(7, 33, seed=1).bfloat16()
+    expected = total + added.float()
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        kernels.accumulate(total, added)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(total, expected)
+
+
 def test_training_with_the_loops_has_the_gradients_of_training_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -218,6 +218,20 @@ def _gate_back():
 
 
 @cache
+def _accumulate():
+    @cfunc(_SIGNATURE, cache=True, **_OPTIONS)
+    def loop(given):
+        count = given[0]
+        total = carray(_pointer(given[1]), (count,), np.float32)
+        added = carray(_pointer(given[2]), (count,), np.uint16)
+        first, last = _share(count)
+        for i in range(first, last):
+            total[i] += _wide(added[i])
+
+    return loop
+
+
+@cache
 def _attention(group: int, size: int):
     """The loop for so many query heads a key-value head, and that head size: as constants they stay in registers."""
     half = size // 2
@@ -325,6 +339,11 @@ def gate_back(made: Tensor, d_output: Tensor) -> Tensor:
     return d_made
 
 
+def accumulate(total: Tensor, added: Tensor) -> None:
+    """Add bfloat16 numbers to float32 ones in place."""
+    _run(_accumulate(), total.numel(), *_places(total, added))
+
+
 def attend(
     made: Tensor,
     cos: Tensor,
@@ -373,7 +392,7 @@ def ready(*heads: int) -> bool:
     if not here():
         return False
     try:
-        _add_norm(), _gate(), _norm_back(), _gate_back(), heads and _attention(*heads)
+        _add_norm(), _gate(), _norm_back(), _gate_back(), _accumulate(), heads and _attention(*heads)
     except RuntimeError:  # numba finds no folder that it may keep the loops in
         return False
     return True

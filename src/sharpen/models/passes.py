@@ -77,6 +77,14 @@ class _Norm(torch.autograd.Function):
         return gradient.sub_(unit.mul_(along)).mul_(scale).to(inputs.dtype), d_weight, None, None
 
 
+def add(total: Tensor, added: Tensor) -> None:
+    """Add to float32 numbers in place."""
+    if added.dtype == torch.bfloat16 and loops():
+        loops().accumulate(total, added.contiguous())
+    else:
+        total += added
+
+
 def rotated(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary embedding (arXiv:2104.09864) of heads (T, ·, D), whose pairs are half a head apart; cos and sin are
     (T, 1, D/2), and the same with −sin is its gradient."""

@@ -18,6 +18,7 @@ from sharpen.models.adapters import dropping, drops
 from sharpen.models.attention import Packed, layout
 from sharpen.models.fused import adopted, hidden
 from sharpen.models.head import Head, Predictions, predict
+from sharpen.models.passes import add
 from sharpen.train.losses import Loss, LossSum
 from sharpen.types import Sequence as Row
 
@@ -124,7 +125,7 @@ class Backward:
     def _collect(self, parameter: Tensor) -> None:
         assert parameter.grad is not None
         if parameter in self._wide:
-            self._wide[parameter] += parameter.grad
+            add(self._wide[parameter], parameter.grad)
         else:
             self._wide[parameter] = self._room[parameter].copy_(parameter.grad)
         parameter.grad = None
