@@ -304,7 +304,7 @@ MUTATIONS = [
         ("pack: prefix positions restart", "range(span.prefix, span.prefix + len(tokens))", "range(len(tokens))"),
         ("pack: atoms are split", "for atom in atoms(rows):", "for atom in ([row] for row in rows):"),
         ("pack: budget overrun", "used + cost(part) > budget", "used > budget"),
-        ("pack: budget overrun by an atom", "cost([*part, *sequence]) > budget", "cost(part) > budget"),
+        ("pack: budget overrun by an atom", "part and used + own > budget", "part and used > budget"),
         ("pack: lengths count prompts", "counts = [sum(row.trained for", "counts = [sum(len(row.tokens) for"),
         ("pack: segments are sequences", "-1, row.attempt, row)", "index, row.attempt, row)"),
         ("pack: rows without attempt are one", "index if row.attempt is None else -1", "-1"),

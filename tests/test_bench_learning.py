@@ -106,7 +106,6 @@ def test_a_side_made_again_leaves_the_others_rows_alone(
     assert len(learning.read_rows()) == 8
 
 
-@pytest.mark.skipif(not learning.CSV.exists(), reason="no run is committed yet")
 def test_the_committed_summary_and_plot_are_those_of_the_committed_csv() -> None:
     seeds, rewards = paired(learning.read_rows())
     told = json.loads(learning_report.JSON.read_text())

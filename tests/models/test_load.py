@@ -171,28 +171,22 @@ def test_the_compute_type_is_the_one_asked_for_or_what_the_hardware_has() -> Non
     assert compute_dtype("auto", "mps") == torch.float32
 
 
+def said_in_a_process(code: str, **environment: str) -> str:
+    """What code prints in a process of its own: oneDNN reads its variables once."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ONEDNN")}
+    given = {**inherited, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+    return subprocess.run([sys.executable, "-c", code], env=given, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
 def test_without_units_for_bfloat16_auto_is_float32() -> None:
-    """oneDNN reads the variable once, so it takes a process of its own."""
-    script = "from sharpen.models.load import compute_dtype; print(compute_dtype('auto'))"
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == "torch.float32"
+    code = "from sharpen.models.load import compute_dtype; print(compute_dtype('auto'))"
+    assert said_in_a_process(code, ONEDNN_MAX_CPU_ISA="AVX2").strip() == "torch.float32"
 
 
-@pytest.mark.parametrize(("given", "expected"), [({}, "64"), ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "900"}, "900")])
-def test_onednn_keeps_few_primitives_unless_the_user_says_how_many(given: dict[str, str], expected: str) -> None:
-    inherited = {name: value for name, value in os.environ.items() if name != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
-    inherited["PYTHONPATH"] = os.pathsep.join(sys.path)
+def test_onednn_keeps_few_primitives_unless_the_user_says_how_many() -> None:
     code = "import os, sharpen.models.load; print(os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**inherited, **given}, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == [expected]
+    assert said_in_a_process(code).strip() == "64"
+    assert said_in_a_process(code, ONEDNN_PRIMITIVE_CACHE_CAPACITY="900").strip() == "900"
 
 
 def test_the_tokenizer_alone_comes_with_the_same_end_tokens(tmp_path: Path) -> None:

@@ -71,11 +71,14 @@ def _parts(rows: Iterable[Row], budget: int) -> Iterator[list[Row]]:
     """Atoms, or as much of one as the budget holds; sequences stay whole."""
     for atom in atoms(rows):
         part: list[Row] = []
+        used = shared = atom[0].shared
         for sequence in sequences(atom):
-            if part and cost([*part, *sequence]) > budget:
+            own = cost(sequence) - shared
+            if part and used + own > budget:
                 yield part
-                part = []
+                part, used = [], shared
             part.extend(sequence)
+            used += own
         yield part
 
 

@@ -173,18 +173,17 @@ def low_rank_factors(layers: Sequence[Any], kind: torch.dtype) -> tuple[Tensor, 
 
     None where no layer has an adapter.
     """
-    factors = [_factors(layer, kind) for layer in layers if hasattr(layer, "lora_A")]
-    if not factors:
+    if not any(hasattr(layer, "lora_A") for layer in layers):
         return None
-    rank, places = sum(len(down) for down, _ in factors), iter(factors)
-    up, column, row = factors[0][1].new_zeros(sum(layer.out_features for layer in layers), rank), 0, 0
+    downs, ups = [], []
     for layer in layers:
         if hasattr(layer, "lora_A"):
-            own = next(places)[1]
-            up[row : row + own.shape[0], column : column + own.shape[1]] = own
-            column += own.shape[1]
-        row += layer.out_features
-    return torch.cat([down for down, _ in factors]), up
+            down, up = _factors(layer, kind)
+            downs.append(down)
+        else:
+            up = torch.zeros(layer.out_features, 0, dtype=kind)
+        ups.append(up)
+    return torch.cat(downs), torch.block_diag(*ups)
 
 
 def _factors(layer: Any, kind: torch.dtype) -> tuple[Tensor, Tensor]:

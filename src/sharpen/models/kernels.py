@@ -2,7 +2,8 @@
 
 torch makes each of these in up to ten passes, whose calls alone cost more than the numbers when few rows decode.
 bfloat16 travels as its bits, uint16. The loops run on torch's own threads: a second pool would fight the first for
-the cores. Each row is computed by one thread, so the number of threads changes no result.
+the cores. Each row is computed by one thread, so the number of threads changes no result. All that is compiled stands
+in this one file, as numba keeps what it compiled until the file of the loop itself changes.
 
 Shapes: N rows, W width, H query heads, K key-value heads, D head size, I inner width; caches are (S, K, C, D).
 """
