@@ -30,7 +30,7 @@ class Command:
 COMMANDS = (
     Command(
         "quickstart",
-        "teach a small model something, with proof, in about six minutes",
+        "teach a small model something, with proof, in about seven minutes",
         quickstart.arguments,
         quickstart.quickstart,
         ("sharpen quickstart", "sharpen quickstart --seed 2 --out runs/second"),

@@ -1,8 +1,8 @@
-"""How long the quickstart will take here, and how many RFT steps fit into its six minutes.
+"""How long the quickstart will take here, and how many RFT steps fit into its eight minutes.
 
 One explicit model: `seconds = reference_seconds(phase) * (share * reference_speed / measured_speed + 1 - share)`,
 where speed is that of one matrix product and share the part of the work that consists of such products. The
-reference is the packaged recipe on 2 cores with AMX-bf16 (`make quickstart`).
+reference is the packaged recipe on 2 cores of an AMD EPYC without matrix units (26 November 2026).
 """
 
 from __future__ import annotations
@@ -17,33 +17,29 @@ if TYPE_CHECKING:
     from sharpen.config.recipe import Recipe
     from sharpen.config.stages import RFT
 
-REFERENCE_SPEED = 2.36e12
-"""Of the reference machine, in FLOP/s: bf16, the product of `machine.SHAPE` (measured with the
-seconds below, 21 November 2026)."""
+REFERENCE_SPEED = 0.43e12
+"""Of the reference machine, in FLOP/s: bf16, the product of `machine.SHAPE`."""
 
-MATMUL_SHARE = 0.4
-"""Share of the time that goes with the speed of matrix products (profiled: 0.36 to 0.46); the rest does not."""
+MATMUL_SHARE = 0.5
+"""Share of the time that goes with the speed of matrix products (`bench/profile.json`: 0.49); the rest does not."""
 
 START_SECONDS = 5.0
 """Imports, loading the model, checking the data."""
 
-SECONDS_PER_SFT_ROW = 0.22
+SECONDS_PER_SFT_ROW = 0.27
 """One labelled row, forward and backward, once."""
 
-SECONDS_PER_COMPLETION = 0.037
+SECONDS_PER_COMPLETION = 0.044
 """One attempt in RFT: sampled, graded, trained on."""
 
-SECONDS_PER_ANSWER = 0.06
+SECONDS_PER_ANSWER = 0.078
 """One answer to a held-out problem, graded."""
 
-BUDGET = 360.0
+BUDGET = 480.0
 """Seconds the quickstart may take."""
 
 FEWEST_STEPS = 8
 """RFT is never cut below: fewer steps teach nothing that an interval would show."""
-
-LARGEST_SPEEDUP = 4.0
-"""Batches this small do not use up a faster machine."""
 
 
 class Forecast(NamedTuple):
@@ -66,7 +62,7 @@ class Forecast(NamedTuple):
 
 def forecast(recipe: Recipe, base: Path, speed: Speed, budget: float = BUDGET) -> Forecast:
     """Predict a recipe's seconds at a measured speed; RFT steps are cut until they fit the budget."""
-    slowdown = max(MATMUL_SHARE * REFERENCE_SPEED / speed.flops + 1 - MATMUL_SHARE, 1 / LARGEST_SPEEDUP)
+    slowdown = MATMUL_SHARE * REFERENCE_SPEED / speed.flops + 1 - MATMUL_SHARE
     rft = [stage for stage in recipe.stages if stage.type == "rft"]
     uncut = {stage.name: stage.steps for stage in rft}
     fixed = slowdown * (START_SECONDS + _sft_seconds(recipe, base) + _eval_seconds(recipe, base))
