@@ -9,27 +9,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
 
 from sharpen.errors import GraderError
+from sharpen.sandbox.outcome import Outcome
 from sharpen.sandbox.worker import HEADER
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 """What the libraries of arithmetic read; a worker has one thread."""
 LAST_WORDS = 1000
 """How many characters of a dead worker's output are shown."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a job: its value, or in `detail` why there is none."""
-
-    kind: Literal["value", "exception", "timeout", "crashed"]
-    value: Any = None
-    detail: str = ""
 
 
 class WorkerProcess:

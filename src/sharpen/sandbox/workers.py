@@ -18,7 +18,8 @@ from typing import Any, Self
 import cloudpickle  # type: ignore[import-untyped]
 
 from sharpen.errors import GraderError
-from sharpen.sandbox.process import Outcome, WorkerProcess
+from sharpen.sandbox.outcome import Outcome
+from sharpen.sandbox.process import WorkerProcess
 
 __all__ = ["Closing", "Outcome", "WorkerPool", "default_workers"]
 

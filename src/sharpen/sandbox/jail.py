@@ -1,0 +1,151 @@
+"""A jail, seen from outside: start its zygote, run a program in it, ask, kill. Blocking.
+
+with Jail(blueprint) as jail, jail.run(source) as run:
+    run.call("grade", sample, item)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sharpen.sandbox.confine import Isolation
+from sharpen.sandbox.outcome import Limits
+from sharpen.sandbox.process import THREADS
+from sharpen.sandbox.run import Run, SandboxUnavailable
+
+BOOT = "import sys; sys.path.append(sys.argv[2]); from sharpen.sandbox.zygote import main; main(int(sys.argv[1]))"
+CHUNK = 1 << 16
+WORDS = 2000
+"""Characters of what a dead zygote said that are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """How a jail is built: what its runs find there."""
+
+    isolation: Isolation
+    path: tuple[str, ...]  # of imports
+    readable: tuple[str, ...]  # folders and files
+    hidden: tuple[str, ...] = ()  # folders below them that stay empty
+    preload: tuple[str, ...] = ()  # modules
+    harness: str = "program"
+    start_limit: float = 60.0  # seconds
+
+
+class Jail:
+    """One zygote, for one run at a time."""
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        """Start it. Raises SandboxUnavailable when the system refuses, with its words."""
+        self.blueprint = blueprint
+        self._owner = os.getpid()
+        self._said = tempfile.TemporaryFile()
+        self._control, child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        source = str(Path(__file__).parents[2])
+        with child:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-s", "-S", "-c", BOOT, str(child.fileno()), source],
+                pass_fds=[child.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=self._said,
+                stderr=self._said,
+                start_new_session=True,
+                cwd="/",
+                env={"PYTHONHASHSEED": "0", "HOME": "/tmp", "LANG": "C.UTF-8", **dict.fromkeys(THREADS, "1")},
+            )
+        self._busy = False
+        settings = asdict(blueprint)
+        del settings["start_limit"]
+        self._control.send(json.dumps(settings).encode())
+        said = self._hear(blueprint.start_limit)
+        if "ready" not in said:
+            words = said.get("failed") or self._last_words() or "it ended without a word"
+            self.kill()
+            raise SandboxUnavailable(
+                f"sandbox_unavailable: no {blueprint.isolation} sandbox can be built here: {words}"
+            )
+
+    def run(self, source: str, limits: Limits, *, name: str = "program", stdin: bytes = b"") -> Run:
+        """Start a run of a program; its first answer (`Run.loaded`) comes when it has been executed."""
+        run = self.start(limits, stdin)
+        run.send({"source": source, "name": name})
+        return run
+
+    def start(self, limits: Limits, stdin: bytes = b"") -> Run:
+        """Fork a run, which waits for its first frame."""
+        self.settle()
+        ours, theirs = socket.socketpair()
+        (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+        with theirs, tempfile.TemporaryFile() as file:
+            file.write(stdin)
+            file.seek(0)
+            ends = [theirs.fileno(), file.fileno(), out_end, err_end]
+            socket.send_fds(self._control, [json.dumps(asdict(limits)).encode()], ends)
+        os.close(out_end)
+        os.close(err_end)
+        self._busy = True
+        said, descriptors = self._receive(self.blueprint.start_limit)
+        if "pid" not in said:
+            raise SandboxUnavailable(f"the sandbox ended: {self._last_words() or said}")
+        return Run(self.settle, ours, (out, err), limits, descriptors[0] if descriptors else -1, said["pid"])
+
+    def settle(self) -> int | None:
+        """Wait for the end of the last run; its exit code, or minus its signal."""
+        if not self._busy:
+            return None
+        said = self._hear(self.blueprint.start_limit)
+        self._busy = False
+        if "ended" not in said:
+            raise SandboxUnavailable(f"the sandbox ended: {self._last_words() or said}")
+        return int(said["ended"])
+
+    def alive(self) -> bool:
+        """Whether the zygote is there."""
+        return self._process.poll() is None
+
+    def terminate(self) -> None:
+        """Kill the zygote and all its runs, and reap it. A forked copy of the parent leaves it alone."""
+        if self._owner != os.getpid() or self._process.returncode is not None:
+            return
+        self._process.kill()
+        self._process.wait()
+
+    def kill(self) -> None:
+        """`terminate`, and close the files."""
+        self.terminate()
+        self._control.close()
+        self._said.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    def _hear(self, limit: float) -> dict[str, Any]:
+        return self._receive(limit)[0]
+
+    def _receive(self, limit: float) -> tuple[dict[str, Any], list[int]]:
+        self._control.settimeout(limit)
+        try:
+            message, descriptors, _, _ = socket.recv_fds(self._control, CHUNK, 1)
+        except TimeoutError:
+            return {"failed": f"no word after {limit:g} s"}, []
+        except ConnectionError:
+            message, descriptors = b"", []
+        return (json.loads(message) if message else {}), descriptors
+
+    def _last_words(self) -> str:
+        self._said.seek(0)
+        return self._said.read().decode(errors="replace")[-WORDS:].strip()
