@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import warnings
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -11,8 +12,23 @@ from pydantic import Field, model_validator
 from sharpen.config import formula
 from sharpen.config.base import Buildable, Config
 
+LARGEST_SOURCE = 256_000
+"""Bytes of a program, a grader's or a model's: OpenAI's limit."""
+
 Template = str
 """Text with `{{ item.field }}`, `{{ sample.output_text }}`; paths may be nested and indexed."""
+
+
+def parsed(source: str) -> ast.Module:
+    """The program's syntax. Raises ValueError when it is none, or too large."""
+    if (size := len(source.encode(errors="surrogatepass"))) > LARGEST_SOURCE:
+        raise ValueError(f"a program of more than {LARGEST_SOURCE:,} bytes (got {size:,})")
+    try:
+        return ast.parse(source)
+    except SyntaxError as error:
+        raise ValueError(f"no Python program: {error.msg} in line {error.lineno}") from error
+    except (ValueError, MemoryError, RecursionError) as error:
+        raise ValueError(f"no Python program: {error or type(error).__name__}") from error
 
 
 class GraderConfig(Config):
@@ -28,8 +44,9 @@ class SingleGrader(GraderConfig, Buildable):
     time_limit: Annotated[float, Field(gt=0)] = 10.0
     """Seconds one grade may take before its worker is killed."""
 
-    trusted: ClassVar[bool] = True
-    """Our own code: a crash or time-out is the completion's fault. Otherwise it is the grader's."""
+    place: ClassVar[Literal["jail", "process", "parent"]] = "jail"
+    """Where it runs. `jail`: our own code, in a jail; a crash or time-out is the completion's fault. `process`: the
+    operator's own code, with the operator's rights. `parent`: here, for it runs foreign code in jails of its own."""
 
 
 class StringCheck(SingleGrader):
@@ -74,10 +91,70 @@ class Plugin(SingleGrader):
 
     type: Literal["plugin"] = "plugin"
     runtime: ClassVar[str] = "sharpen.graders.plugin:PluginGrader"
-    trusted: ClassVar[bool] = False
+    place: ClassVar[Literal["jail", "process", "parent"]] = "process"
 
     use: str
-    """`package.module:function`. It is trusted code: it runs with the operator's rights."""
+    """`package.module:function`. It is trusted code: it runs with the operator's rights, in no sandbox."""
+
+
+class Python(SingleGrader):
+    """OpenAI's `python`: a program with `def grade(sample: dict, item: dict) -> float`, run in the sandbox.
+
+    It has the standard library, the packages it imports (extra `graders`: those of OpenAI's image), 2 GB of memory,
+    1 GB of disk, and no network.
+    """
+
+    type: Literal["python"] = "python"
+    runtime: ClassVar[str] = "sharpen.graders.python:PythonGrader"
+    place: ClassVar[Literal["jail", "process", "parent"]] = "parent"
+
+    source: str
+    """The program, at most 256 kB."""
+
+    persistent: bool = False
+    """One process for many grades, each some hundred times as fast; what a grade leaves behind, the next one finds."""
+
+    time_limit: Annotated[float, Field(gt=0, le=120)] = 120.0
+    """Seconds one grade may take."""
+
+    @model_validator(mode="after")
+    def _is_a_program(self) -> Self:
+        names = {node.name for node in parsed(self.source).body if isinstance(node, ast.FunctionDef)}
+        if "grade" not in names:
+            raise ValueError(f"source has no `def grade(sample, item)`; its functions are {sorted(names)}")
+        return self
+
+
+class CodeTests(SingleGrader):
+    """1 when the program in the completion passes every test, else 0.
+
+    The program runs in the sandbox; what it should answer never enters it. It is the last ```python block of the
+    completion, or else all of it.
+    """
+
+    type: Literal["code_tests"] = "code_tests"
+    runtime: ClassVar[str] = "sharpen.graders.code_tests:CodeTestsGrader"
+    place: ClassVar[Literal["jail", "process", "parent"]] = "parent"
+
+    tests: Template = "{{ item.tests }}"
+    """Where the tests stand. A list of `{"args", "kwargs", "expected"}` (calls of `function`), of `{"input", "output"}`
+    (standard input and output of the whole program), or of assertions; or the text of a program that defines
+    `check(candidate)`, as HumanEval's, or asserts. TACO's `{"inputs", "outputs", "fn_name"}` is read too."""
+
+    function: Template = ""
+    """The function that is called, such as `{{ item.entry_point }}`."""
+
+    prefix: Template = ""
+    """What stands before the program, such as `{{ item.prompt }}`."""
+
+    packages: tuple[str, ...] = ()
+    """Distributions that programs may import, beside the standard library; they are loaded beforehand."""
+
+    partial_credit: bool = False
+    """The score is the share of tests passed."""
+
+    rel_tolerance: Annotated[float, Field(ge=0)] = 1e-6
+    """Numbers with a fraction are equal up to so large a share of them, or 1e-9."""
 
 
 class Regex(SingleGrader):
@@ -166,7 +243,8 @@ with warnings.catch_warnings():  # pydantic's own `schema`, deprecated, is shado
 
 
 Part = Annotated[
-    StringCheck | MathAnswer | ReasoningGymScore | Regex | Numeric | JsonSchema | Plugin, Field(discriminator="type")
+    StringCheck | MathAnswer | ReasoningGymScore | Regex | Numeric | JsonSchema | Python | CodeTests | Plugin,
+    Field(discriminator="type"),
 ]
 """A grader that may stand alone, or in a `multi`."""
 
@@ -204,7 +282,7 @@ class Multi(GraderConfig):
 
 
 Grader = Annotated[
-    StringCheck | MathAnswer | ReasoningGymScore | Regex | Numeric | JsonSchema | Plugin | Multi,
+    StringCheck | MathAnswer | ReasoningGymScore | Regex | Numeric | JsonSchema | Python | CodeTests | Plugin | Multi,
     Field(discriminator="type"),
 ]
 """Any grader."""

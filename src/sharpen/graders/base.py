@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from sharpen.sandbox.workers import Worker
 from sharpen.types import Example, Fault, Grade, Sample
 
 MINIMUM = 0.0
 """The score of a completion at fault."""
 
-UNREPEATABLE = frozenset({"timeout", "crashed", "other_error", "python_grader_runtime_error"})
+UNREPEATABLE = frozenset({"timeout", "crashed", "oom", "exit", "other_error", "python_grader_runtime_error"})
 
 
 class Grader(Protocol):
@@ -23,6 +24,21 @@ class Grader(Protocol):
 
     async def grade(self, example: Example, sample: Sample) -> Grade:
         """What this grader says of the sample."""
+        ...
+
+
+W = TypeVar("W", bound=Worker)
+
+
+class JailGrader(Protocol[W]):
+    """Runs foreign programs in jails, and scores what comes out of them. Blocking."""
+
+    def worker(self) -> W:
+        """The jails that one attempt at a time needs. Raises SandboxUnavailable where there can be none."""
+        ...
+
+    def grade(self, worker: W, example: Example, sample: Sample) -> Grade:
+        """What this grader says of the sample. Raises SandboxUnavailable when the worker has died."""
         ...
 
 

@@ -35,7 +35,7 @@ class PluginGrader:
         except (Exception, SystemExit) as error:
             return grader_fault(FAULT, self._describe(error))
         try:
-            return finite(_read(returned), FAULT)
+            return finite(read_return(returned), FAULT)
         except (TypeError, ValueError, OverflowError) as error:
             return grader_fault(FAULT, str(error))
 
@@ -48,7 +48,8 @@ class PluginGrader:
         return f"{summary} ({own[-1].filename}:{own[-1].lineno})" if own else summary
 
 
-def _read(returned: object) -> Grade:
+def read_return(returned: object) -> Grade:
+    """The grade that a function's number, or dict with "score", is. Raises TypeError, ValueError or OverflowError."""
     if not isinstance(returned, Mapping):
         return Grade(_number(returned, "the function's return"))
     if "score" not in returned:

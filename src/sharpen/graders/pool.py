@@ -1,17 +1,22 @@
-"""Grades in worker processes: no completion, and no grader, can hang or bring down the run."""
+"""Grades from elsewhere: no completion, and no grader, can hang or bring down the run, or reach out of it.
+
+Our own graders work in jails, for what they read is foreign; the operator's functions (`plugin`) in worker processes
+with the operator's rights; `python` and `code_tests` run foreign programs in jails of their own.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from sharpen.config.graders import Multi, Plugin, SingleGrader
 from sharpen.errors import ConfigError
-from sharpen.graders.base import Grader, completion_fault, finite, grader_fault, repeatable
+from sharpen.graders.base import Grader, JailGrader, completion_fault, finite, grader_fault, repeatable
 from sharpen.graders.multi import combine
-from sharpen.sandbox.workers import Closing, Outcome, WorkerPool
-from sharpen.types import Example, Grade, Sample
+from sharpen.sandbox.run import SandboxUnavailable
+from sharpen.sandbox.workers import Closing, Outcome, Pool, WorkerPool
+from sharpen.types import Example, Fault, Grade, Sample
 
 Pair = tuple[Example, Sample]
 
@@ -32,7 +37,12 @@ class GraderPool(Closing):
         self.name: str = config.name or getattr(config, "type", type(config).__name__)
         self._formula = config.formula() if isinstance(config, Multi) else None
         self._parts: Mapping[str, SingleGrader] = config.graders if isinstance(config, Multi) else {self.name: config}
-        self._pool = WorkerPool(_prepare, (self._parts, function), size=workers)
+        self._doors: dict[str, _Door] = {}
+        for place in ("jail", "process"):
+            parts = {name: part for name, part in self._parts.items() if part.place == place}
+            self._doors |= dict.fromkeys(parts, _Workers(parts, function, place == "jail", workers))
+        parts = {name: part for name, part in self._parts.items() if part.place == "parent"}
+        self._doors |= {name: _Jails(part, workers) for name, part in parts.items()}
 
     async def grade_many(self, pairs: Sequence[Pair]) -> list[Grade]:
         """The grades, in the order of the pairs. Raises GraderError when the grader cannot be built."""
@@ -44,42 +54,111 @@ class GraderPool(Closing):
 
     async def start(self) -> None:
         """Build the grader in every worker now. Raises GraderError when that fails."""
-        await self._pool.start()
+        for door in set(self._doors.values()):
+            await door.start()
 
     def repeatable(self, grade: Grade) -> bool:
         """Whether this grader would surely grade so again; foreign code may roll dice or ask a server."""
-        return all(part.trusted for part in self._parts.values()) and repeatable(grade)
+        return all(part.place == "jail" for part in self._parts.values()) and repeatable(grade)
 
     def close(self) -> None:
         """Kill the workers."""
-        self._pool.close()
+        for door in set(self._doors.values()):
+            door.close()
 
     async def _grade(self, name: str, pairs: Sequence[Pair]) -> list[Grade]:
         """What one of the graders says of each pair."""
+        return await self._doors[name].grade(name, pairs)
+
+
+class _Door(Protocol):
+    """Where grades come from."""
+
+    async def grade(self, name: str, pairs: Sequence[Pair]) -> list[Grade]: ...
+
+    async def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Workers:
+    """Graders that are built in workers, all of them in each."""
+
+    def __init__(
+        self,
+        parts: Mapping[str, SingleGrader],
+        function: Callable[..., Any] | None,
+        jailed: bool,
+        workers: int | None,
+    ) -> None:
+        self._parts = parts
+        modules = {part.runtime.partition(":")[0] for part in parts.values()}
+        ours = ["sharpen.graders.pool", *sorted(name for name in modules if name.startswith("sharpen."))]
+        self._pool = WorkerPool(_prepare, (parts, function), size=workers, preload=ours if jailed else None)
+
+    async def grade(self, name: str, pairs: Sequence[Pair]) -> list[Grade]:
         config = self._parts[name]
         outcomes = await self._pool.map([(name, pair) for pair in pairs], config.time_limit)
         return [_read(outcome, config) for outcome in outcomes]
 
+    async def start(self) -> None:
+        await self._pool.start()
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+class _Jails:
+    """A grader that runs foreign programs; it stays here, and they in jails."""
+
+    def __init__(self, config: SingleGrader, workers: int | None) -> None:
+        self._grader: JailGrader[Any] = config.build()
+        self._pool = Pool(self._grader.worker, size=workers)
+
+    async def grade(self, name: str, pairs: Sequence[Pair]) -> list[Grade]:
+        return await self._pool.each(self._one, pairs)
+
+    async def start(self) -> None:
+        await self._pool.start()
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def _one(self, worker: Any, pair: Pair) -> Grade:
+        try:
+            return self._grader.grade(worker, *pair)
+        except SandboxUnavailable as error:
+            if worker.alive():
+                raise
+            return grader_fault("python_grader_server_error", str(error))
+
 
 def _read(outcome: Outcome, config: SingleGrader) -> Grade:
-    kind = "other_error" if config.trusted else "python_grader_runtime_error"
+    ours = config.place == "jail"
+    kind = "other_error" if ours else "python_grader_runtime_error"
     if outcome.kind == "value":
-        return finite(outcome.value, kind)
-    if outcome.kind != "exception" and config.trusted:
+        score, metrics, explanation, fault = outcome.value
+        return finite(Grade(score, metrics, explanation, Fault(*fault) if fault else None), kind)
+    if outcome.kind != "exception" and ours:
         return completion_fault(outcome.kind, outcome.detail)
     return grader_fault(kind, outcome.detail)
 
 
 def _prepare(
     configs: Mapping[str, SingleGrader], function: Callable[..., Any] | None
-) -> Callable[[tuple[str, Pair]], Grade]:
-    """In the worker: the graders as one plain function of a grader's name and a pair; they share one event loop."""
+) -> Callable[[tuple[str, Pair]], Any]:
+    """In the worker: the graders as one plain function of a grader's name and a pair; they share one event loop.
+
+    A grade leaves as the plain values it consists of.
+    """
     graders = {name: _build(config, function) for name, config in configs.items()}
     runner = asyncio.Runner()
 
-    def work(job: tuple[str, Pair]) -> Grade:
+    def work(job: tuple[str, Pair]) -> tuple[Any, ...]:
         name, pair = job
-        return runner.run(graders[name].grade(*pair))
+        grade = runner.run(graders[name].grade(*pair))
+        fault = (grade.fault.kind, grade.fault.detail) if grade.fault else None
+        return grade.score, dict(grade.metrics), grade.explanation, fault
 
     return work
 

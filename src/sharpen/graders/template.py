@@ -28,6 +28,14 @@ def render(template: str, example: Example, sample: Sample) -> str:
     return PLACEHOLDER.sub(lambda found: _text(_look_up(found[1].strip(), variables)), template)
 
 
+def look_up(template: str, example: Example, sample: Sample) -> Any:
+    """The value a template names when it is one placeholder and nothing else; else its text, as `render`."""
+    alone = PLACEHOLDER.fullmatch(template.strip())
+    if alone and "{{" not in alone[1]:
+        return _look_up(alone[1].strip(), {"item": example.item, "sample": {"output_text": sample.text}})
+    return render(template, example, sample)
+
+
 def _look_up(path: str, variables: Mapping[str, Any]) -> Any:
     if not PATH.fullmatch(path):
         raise InvalidVariable(f"{{{{ {path} }}}} is not a path such as item.answer or item.steps[0].text")

@@ -188,10 +188,8 @@ def _map(process: int, user: int, group: int) -> None:
 
 
 def _limit(limits: Limits) -> None:
-    seconds = int(limits.seconds) + 2  # of all its threads together; the parent's clock is the limit proper
     for name, most in (
         ("RLIMIT_AS", limits.memory),
-        ("RLIMIT_CPU", seconds * limits.threads),
         ("RLIMIT_FSIZE", limits.disk),
         ("RLIMIT_NOFILE", limits.files),
         ("RLIMIT_NPROC", limits.threads),

@@ -1,7 +1,7 @@
 """Inside a jail: runs a program, answers calls of its functions. Nothing said from here is believed, only read.
 
 Frames on the channel are a length (4 bytes, network order) and a plain value (`values`). The first asks for the
-program; each further one for a call, and gets one answer, `(number of the call, kind, value or detail)`.
+program; each further one for a call, and gets one answer, `(number, kind, value or detail)`, numbered from 0.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LONGEST = 1000
 """Characters of an exception's message."""
 
-KINDS = ("value", "exception", "oom", "disk_limit", "denied", "exit")
-"""What a run can say of itself."""
+KINDS = ("value", "exception", "oom", "disk_limit", "denied", "exit", "asks")
+"""What a run can say of itself; `asks` is no answer yet (`checks`)."""
 
 Answer = tuple[str, Any]
 """Kind, and the value or the detail."""
@@ -50,13 +50,13 @@ def serve(channel: socket.socket) -> None:
             threading._shutdown()  # type: ignore[attr-defined]
             atexit._run_exitfuncs()
 
-    _reopen()
-    answer(channel, 0, _attempt(run))
+    reopen()
+    answer(channel, 0, attempt(run))
     number = 0
     while not whole:
         call = receive(channel)
         number += 1
-        answer(channel, number, _attempt(_function(program, call["function"]), *call["args"], **call["kwargs"]))
+        answer(channel, number, attempt(_function(program, call["function"]), *call["args"], **call["kwargs"]))
 
 
 def receive(channel: socket.socket) -> Any:
@@ -104,7 +104,7 @@ def classify(error: BaseException) -> str:
     return "exception"
 
 
-def _attempt(function: Callable[..., Any], *arguments: Any, **named: Any) -> Answer:
+def attempt(function: Callable[..., Any], *arguments: Any, **named: Any) -> Answer:
     try:
         return "value", function(*arguments, **named)
     except BaseException as error:
@@ -130,7 +130,7 @@ def _said(error: BaseException) -> str:
     return traceback.format_exception_only(error)[-1].strip()[:LONGEST]
 
 
-def _reopen() -> None:
+def reopen() -> None:
     """Standard input, output and error on descriptors 0 to 2, in UTF-8."""
     sys.stdin = io.TextIOWrapper(io.FileIO(0, "r", closefd=False), "utf-8", "surrogateescape")
     for descriptor, name in ((1, "stdout"), (2, "stderr")):

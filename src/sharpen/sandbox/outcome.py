@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["value", "exception", "timeout", "oom", "output_limit", "disk_limit", "denied", "exit", "crashed"]
+Kind = Literal[
+    "value", "exception", "timeout", "oom", "output_limit", "disk_limit", "denied", "exit", "crashed", "asks"
+]
 """`value`: it answered. `exception`: it raised. `timeout`: too slow. `oom`: out of memory. `output_limit`: it printed,
 or answered, too much. `disk_limit`: it wrote too much. `denied`: it raised because something is not allowed. `exit`:
-it left without an answer. `crashed`: it was ended by a signal, or broke the protocol."""
+it left without an answer. `crashed`: it was ended by a signal, or broke the protocol. `asks`: it goes on when it has
+been told the outcome of a call of another program, which `value` names."""
 
 
 @dataclass(frozen=True, slots=True)

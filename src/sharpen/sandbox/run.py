@@ -22,7 +22,6 @@ GRACE = 1.0
 """Seconds a run that has closed its channel may take to end by itself, so that we learn how it ended."""
 BY_SIGNAL: dict[int, tuple[Kind, str]] = {
     signal.SIGKILL: ("oom", "killed for memory"),  # by the system: our own kills are known as such
-    signal.SIGXCPU: ("timeout", "used up its processor time"),
     signal.SIGSYS: ("denied", "made a forbidden system call"),
 }
 
@@ -59,22 +58,27 @@ class Run:
             os.set_blocking(source, False)
             self._selector.register(source, selectors.EVENT_READ)
 
-    def loaded(self) -> Outcome:
+    @property
+    def ended(self) -> bool:
+        """Whether it can be asked nothing more."""
+        return self._ended
+
+    def loaded(self, seconds: float | None = None) -> Outcome:
         """What came of executing the program. For a whole program (`__main__`) this is its end."""
-        return self._answer()
+        return self._answer(seconds)
 
     def call(self, function: str, *arguments: Any, **named: Any) -> Outcome:
         """Call a function of the program with plain values. Raises TypeError or ValueError for others."""
         return self.ask({"function": function, "args": list(arguments), "kwargs": named})
 
-    def ask(self, frame: Any) -> Outcome:
-        """Send one frame, and wait for its answer."""
+    def ask(self, frame: Any, seconds: float | None = None) -> Outcome:
+        """Send one frame, and wait for its answer, so many seconds or as long as its limits say."""
         if self._ended:
             return Outcome("crashed", detail="the program has ended")
         if self._received or self._spoke():
             return self._end("crashed", "it answered before it was asked")
         self.send(frame)
-        return self._answer()
+        return self._answer(seconds)
 
     def send(self, frame: Any) -> None:
         """Send one frame. Should the run die over it, the answer will say so."""
@@ -105,8 +109,9 @@ class Run:
     ) -> None:
         self.kill()
 
-    def _answer(self) -> Outcome:
-        deadline = time.monotonic() + self._limits.seconds
+    def _answer(self, seconds: float | None) -> Outcome:
+        limit = self._limits.seconds if seconds is None else seconds
+        deadline = time.monotonic() + limit
         while True:
             frame = self._frame()
             if isinstance(frame, Outcome):
@@ -118,7 +123,7 @@ class Run:
                 continue
             ready = self._selector.select(max(deadline - time.monotonic(), 0))
             if not ready:
-                return self._end("timeout", f"timed out after {self._limits.seconds:g} s")
+                return self._end("timeout", f"timed out after {limit:g} s")
             for key, _ in ready:
                 if key.fd != self._channel.fileno():
                     self._listen(self._pipes.index(key.fd))
@@ -153,8 +158,8 @@ class Run:
         if type(number) is not int or number != self._expected or kind not in KINDS:
             return self._end("crashed", "it broke the protocol")
         self._expected += 1
-        if kind == "value":
-            return self._outcome("value", value=value)
+        if kind in ("value", "asks"):
+            return self._outcome(kind, value=value)
         return self._outcome(kind, detail=value if type(value) is str else "")
 
     def _hear(self) -> bool:

@@ -1,7 +1,7 @@
-"""Killable one-thread worker processes: a job that hangs or crashes costs its worker, nothing else.
+"""Pools of killable one-thread processes: a job that hangs or crashes costs its worker, nothing else.
 
-A worker keeps a foreign function from *our* process, memory and clock. It is not a jail: the
-function has the operator's rights.
+A worker process keeps a foreign function from *our* process, memory and clock; it is no jail: the function has the
+operator's rights. A jailed worker has none.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import cloudpickle  # type: ignore[import-untyped]
 
 from sharpen.errors import GraderError
+from sharpen.sandbox.jailed import JailedWorker
 from sharpen.sandbox.outcome import Outcome
 from sharpen.sandbox.process import WorkerProcess
 
-__all__ = ["Closing", "Outcome", "WorkerPool", "default_workers"]
+__all__ = ["Closing", "Outcome", "Pool", "WorkerPool", "default_workers"]
 
 
 def default_workers() -> int:
@@ -45,41 +46,52 @@ class Closing:
         self.close()
 
 
-class WorkerPool(Closing):
-    """Runs jobs in `size` processes, with the function that `factory(*arguments)` returns in each.
+class Worker(Protocol):
+    """What a pool holds: something that can die, and can be ended."""
 
-    The factory and its arguments travel by cloudpickle, so both may come from a notebook. Workers
-    start when first needed, and again after they were killed. A pool may be used from any event
-    loop, from several at once, and after a fork (the copy starts workers of its own).
+    def alive(self) -> bool:
+        """Whether it can be given a job."""
+        ...
+
+    def terminate(self) -> None:
+        """End it; from any thread."""
+        ...
+
+    def kill(self) -> None:
+        """`terminate`, and close its files."""
+        ...
+
+
+W = TypeVar("W", bound=Worker)
+J = TypeVar("J")
+R = TypeVar("R")
+
+
+class Pool(Closing, Generic[W]):
+    """`size` workers that `make` starts and `prepare` prepares when first needed, and again after they died.
+
+    A pool may be used from any event loop, from several at once, and after a fork (the copy makes workers of its own).
     """
 
     def __init__(
-        self,
-        factory: Callable[..., Callable[[Any], Any]],
-        arguments: Sequence[Any] = (),
-        *,
-        size: int | None = None,
-        start_limit: float = 120.0,
+        self, make: Callable[[], W], prepare: Callable[[W], None] = lambda worker: None, *, size: int | None = None
     ) -> None:
         self.size = size or default_workers()
-        self._payload = cloudpickle.dumps((factory, tuple(arguments)))
-        self._start_limit = start_limit
+        self._make = make
+        self._prepare = prepare
         self._closed = False
         self._open()
 
-    async def map(self, jobs: Sequence[Any], time_limit: float) -> list[Outcome]:
-        """The outcomes of the jobs, in their order; each job has `time_limit` seconds to itself.
-
-        Raises GraderError when a worker cannot start, or the pool is closed.
-        """
-        return await self._submit(lambda job: self._run(job, time_limit), jobs)
+    async def each(self, function: Callable[[W, J], R], jobs: Sequence[J]) -> list[R]:
+        """`function(worker, job)` of every job, in their order. Raises GraderError when the pool is closed."""
+        return await self._submit(lambda job: self._run(function, job), jobs)
 
     async def start(self) -> None:
-        """Start every worker now, to learn early whether they can. Raises GraderError."""
+        """Make every worker now, to learn early whether they can be made. Raises GraderError."""
         await self._submit(self._start, range(self.size))
 
     def close(self) -> None:
-        """Kill the workers, at work or not. A `map` under way ends with an error."""
+        """Kill the workers, at work or not. Jobs under way end with an error."""
         self._closed = True
         if self._owner == os.getpid():
             self._threads.shutdown(wait=False, cancel_futures=True)
@@ -90,14 +102,14 @@ class WorkerPool(Closing):
 
     def _open(self) -> None:
         self._owner = os.getpid()
-        self._slots = [_Slot() for _ in range(self.size)]
+        self._slots: list[_Slot[W]] = [_Slot() for _ in range(self.size)]
         self._idle = deque(self._slots)
         # Threads start the workers and wait for them. They live as long as the pool: Linux kills a
         # worker with the *thread* that started it.
         self._threads = ThreadPoolExecutor(self.size, thread_name_prefix="sharpen-worker")
         weakref.finalize(self, _terminate, self._slots)
 
-    async def _submit(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
+    async def _submit(self, function: Callable[[J], R], jobs: Sequence[J]) -> list[R]:
         if self._closed:
             raise GraderError("the pool of workers is closed")
         if self._owner != os.getpid():
@@ -110,15 +122,15 @@ class WorkerPool(Closing):
                 future.cancel()
             raise
 
-    def _run(self, job: Any, time_limit: float) -> Outcome:
+    def _run(self, function: Callable[[W, J], R], job: J) -> R:
         slot = self._idle.pop()  # the one used last is the warmest
         try:
-            outcome = self._ready(slot).ask(job, time_limit)
+            result = function(self._ready(slot), job)
         finally:
             self._idle.append(slot)
-        if self._closed and outcome.kind == "crashed":
+        if self._closed:
             raise GraderError("the pool of workers was closed while it was at work")
-        return outcome
+        return result
 
     def _start(self, _: int) -> None:
         slot = self._idle.popleft()  # first in, first out: each call meets another slot
@@ -127,19 +139,64 @@ class WorkerPool(Closing):
         finally:
             self._idle.append(slot)
 
-    def _ready(self, slot: _Slot) -> WorkerProcess:
+    def _ready(self, slot: _Slot[W]) -> W:
         if slot.worker is None or not slot.worker.alive():
             slot.release()
-            slot.worker = WorkerProcess()
-            slot.worker.prepare(self._payload, self._start_limit)
+            slot.worker = self._make()
+            self._prepare(slot.worker)
         return slot.worker
 
 
-class _Slot:
+class WorkerPool(Closing):
+    """Runs jobs in `size` processes, with the function that `factory(*arguments)` returns in each.
+
+    The factory and its arguments travel by cloudpickle, so both may come from a notebook. `preload`, the names of the
+    modules it needs, asks for jails: our own code, at work on foreign data; then answers are plain values. Without it
+    the function has the operator's rights.
+    """
+
+    def __init__(
+        self,
+        factory: Callable[..., Callable[[Any], Any]],
+        arguments: Sequence[Any] = (),
+        *,
+        size: int | None = None,
+        start_limit: float = 120.0,
+        preload: Sequence[str] | None = None,
+    ) -> None:
+        payload = cloudpickle.dumps((factory, tuple(arguments)))
+
+        def make() -> WorkerProcess | JailedWorker:
+            return WorkerProcess() if preload is None else JailedWorker(preload)
+
+        self._pool = Pool(make, lambda worker: worker.prepare(payload, start_limit), size=size)
+
+    @property
+    def size(self) -> int:
+        """How many workers there are at most."""
+        return self._pool.size
+
+    async def map(self, jobs: Sequence[Any], time_limit: float) -> list[Outcome]:
+        """The outcomes of the jobs, in their order; each job has `time_limit` seconds to itself.
+
+        Raises GraderError when a worker cannot start, or the pool is closed.
+        """
+        return await self._pool.each(lambda worker, job: worker.ask(job, time_limit), jobs)
+
+    async def start(self) -> None:
+        """Start every worker now, to learn early whether they can. Raises GraderError."""
+        await self._pool.start()
+
+    def close(self) -> None:
+        """Kill the workers, at work or not. A `map` under way ends with an error."""
+        self._pool.close()
+
+
+class _Slot(Generic[W]):
     """A place for one worker."""
 
     def __init__(self) -> None:
-        self.worker: WorkerProcess | None = None
+        self.worker: W | None = None
 
     def release(self) -> None:
         """Kill the worker, if there is one, and forget it."""
@@ -148,7 +205,7 @@ class _Slot:
             worker.kill()
 
 
-def _terminate(slots: list[_Slot]) -> None:
+def _terminate(slots: Sequence[_Slot[Any]]) -> None:
     for slot in slots:
         if slot.worker:
             slot.worker.terminate()

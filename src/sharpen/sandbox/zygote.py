@@ -15,10 +15,14 @@ import socket
 import sys
 from collections.abc import Callable
 
-from sharpen.sandbox import confine, harness, jobs
+from sharpen.sandbox import checks, confine, harness, jobs
 from sharpen.sandbox.outcome import Limits
 
-HARNESSES: dict[str, Callable[[socket.socket], None]] = {"program": harness.serve, "jobs": jobs.serve}
+HARNESSES: dict[str, Callable[[socket.socket], None]] = {
+    "program": harness.serve,
+    "checks": checks.serve,
+    "jobs": jobs.serve,
+}
 LONGEST = 1 << 16
 """Bytes of a message on the control socket."""
 

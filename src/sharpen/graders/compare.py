@@ -1,0 +1,77 @@
+"""Whether a program said what was expected. Both are plain values of Python's own types, so nothing foreign runs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+NEAR = 1e-9
+"""Numbers so close are equal whatever their size."""
+
+
+def equal(found: Any, expected: Any, rel_tolerance: float) -> bool:
+    """Equality as Python has it, but that tuples are lists (JSON has no tuples) and fractions have a tolerance."""
+    if isinstance(found, float) or isinstance(expected, float):
+        return _number(found) and _number(expected) and _close(found, expected, rel_tolerance)
+    if isinstance(found, (list, tuple)) and isinstance(expected, (list, tuple)):
+        return len(found) == len(expected) and all(
+            equal(left, right, rel_tolerance) for left, right in zip(found, expected, strict=True)
+        )
+    if isinstance(found, dict) and isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(
+            equal(found[key], expected[key], rel_tolerance) for key in expected
+        )
+    if isinstance(found, (set, frozenset)) and isinstance(expected, (list, tuple)):  # nor has it sets
+        return len(found) == len(expected) and found == frozenset(map(_frozen, expected))
+    return bool(found == expected)
+
+
+def same_output(found: str, expected: str, rel_tolerance: float) -> bool:
+    """Equal lines but for white space at their ends and empty lines at the end; fractions have a tolerance."""
+    left, right = _lines(found), _lines(expected)
+    return len(left) == len(right) and all(
+        line == wanted or _same_words(line.split(), wanted.split(), rel_tolerance)
+        for line, wanted in zip(left, right, strict=True)
+    )
+
+
+def _same_words(found: list[str], expected: list[str], rel_tolerance: float) -> bool:
+    return len(found) == len(expected) and all(
+        word == wanted or ("." in wanted and _same_number(word, wanted, rel_tolerance))
+        for word, wanted in zip(found, expected, strict=True)
+    )
+
+
+def _same_number(found: str, expected: str, rel_tolerance: float) -> bool:
+    try:
+        return _close(float(found), float(expected), rel_tolerance)
+    except ValueError:
+        return False
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.rstrip().split("\n")]
+
+
+def _close(found: float, expected: float, rel_tolerance: float) -> bool:
+    try:
+        if math.isnan(expected):
+            return math.isnan(found)
+        return math.isclose(found, expected, rel_tol=rel_tolerance, abs_tol=NEAR)
+    except OverflowError:  # an integer beyond all floats
+        return False
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _frozen(value: Any) -> Any:
+    """What a set would hold in the place of a list."""
+    return (
+        tuple(map(_frozen, value))
+        if isinstance(value, (list, tuple))
+        else repr(value)
+        if isinstance(value, dict)
+        else value
+    )
