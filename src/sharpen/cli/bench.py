@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpen.cli import machine
+from sharpen.cli.run import unsafe
 from sharpen.errors import ConfigError
 from sharpen.runs.observer import Observer
 
@@ -19,6 +20,7 @@ BUDGET = 50.0  # seconds
 
 def arguments(parser: ArgumentParser) -> None:
     """What `sharpen bench` is told."""
+    unsafe(parser)
     parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file")
     parser.add_argument(
         "--set",

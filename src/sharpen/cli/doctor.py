@@ -5,17 +5,22 @@ from __future__ import annotations
 import importlib
 import platform
 import shlex
+import statistics
 import sys
+import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sharpen.cli import machine, predict
 from sharpen.cli.quickstart import recipe_path
 from sharpen.errors import SharpenError
 from sharpen.reports.numbers import duration, memory
+
+if TYPE_CHECKING:
+    from sharpen.sandbox.confine import Isolation
 
 OLDEST_PYTHON = (3, 11)
 LEAST_MEMORY = 4e9  # bytes: the quickstart's peak, and room to breathe
@@ -44,13 +49,14 @@ class Finding(NamedTuple):
 
 
 def arguments(parser: ArgumentParser) -> None:
-    """`sharpen doctor` is told nothing."""
+    """What `sharpen doctor` is told."""
+    parser.add_argument("--sandbox", action="store_true", help="try the sandbox out, wall by wall")
 
 
 def doctor(options: Namespace) -> int:
     """Print every finding; 1 when something essential is missing."""
     states = []
-    for finding in findings():
+    for finding in sandbox() if options.sandbox else findings():
         print(f"{MARKS[finding.state]} {finding.name:<13} {finding.seen}", flush=True)
         if finding.remedy:
             print(f"  {'':<13} → {finding.remedy}")
@@ -59,7 +65,7 @@ def doctor(options: Namespace) -> int:
     if missing:
         print(f"\n{missing} essential {'thing is' if missing == 1 else 'things are'} missing; → says how to mend it.")
     else:
-        print("\nAll that is essential is here. Try: sharpen quickstart")
+        print(f"\nAll that is essential is here.{'' if options.sandbox else ' Try: sharpen quickstart'}")
     return 1 if missing else 0
 
 
@@ -73,6 +79,7 @@ def findings() -> Iterator[Finding]:
     yield from packages
     yield from _hardware()
     yield _model()
+    yield _sandbox()
     sound = {finding.name for finding in packages if finding.state == "ok"}
     if sound >= {"torch", "transformers", "pydantic", "PyYAML"}:
         yield from _torch()
@@ -136,6 +143,45 @@ def _model() -> Finding:
     size = memory(registry.ALIASES[registry.DEFAULT].download_bytes)
     seen = f"{registry.DEFAULT} is not here yet; the quickstart fetches it ({size})"
     return Finding("warn", "model", seen, f"sharpen models pull {registry.DEFAULT}")
+
+
+def sandbox() -> Iterator[Finding]:
+    """Each tier of the sandbox with its canaries, and how fast the best is."""
+    from sharpen.sandbox import canary, plan
+    from sharpen.sandbox.jail import Jail
+    from sharpen.sandbox.outcome import Limits
+
+    yield Finding("ok", "system", f"{platform.system()} {platform.release()}, {platform.machine()}")
+    tiers: tuple[Isolation, ...] = ("full", "reduced")
+    best: Isolation | None = None
+    for tier in tiers:
+        found = plan.surprises(tier)
+        if found:
+            yield Finding("warn", tier, "; ".join(found))
+        else:
+            yield Finding("ok", tier, f"an honest program ran, {canary.COUNT} canary attacks failed")
+            best = best or tier
+    yield _sandbox()
+    if best:
+        with Jail(plan.blueprint(best)) as jail:
+            times = []
+            for _ in range(20):
+                began = time.perf_counter()
+                with jail.run("def grade(): return 1", Limits()) as run:
+                    run.call("grade") if run.loaded().kind == "value" else None
+                times.append(time.perf_counter() - began)
+        yield Finding("ok", "speed", f"{1000 * statistics.median(times):.1f} ms for a fresh run ({best}; median of 20)")
+
+
+def _sandbox() -> Finding:
+    """What graders and programs are run in here."""
+    from sharpen.sandbox import plan
+
+    try:
+        isolation = plan.isolation()
+    except SharpenError as error:
+        return Finding("error", "sandbox", error.fact, error.remedy)
+    return Finding("ok" if isolation == "full" else "warn", "sandbox", plan.WORDS[isolation])
 
 
 def _torch() -> Iterator[Finding]:

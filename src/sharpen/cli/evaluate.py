@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sharpen.cli.run import unsafe
 from sharpen.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 def arguments(parser: ArgumentParser) -> None:
     """What `sharpen eval` is told."""
+    unsafe(parser)
     parser.add_argument("model", metavar="MODEL", help="an alias, a folder such as runs/X/models/rft, or a hub id")
     parser.add_argument(
         "--data", required=True, help="a data file, a hub dataset, or a source as in a recipe: '{type: ...}'"

@@ -100,7 +100,7 @@ COMMANDS = (
         "look over this machine, and say how to mend what is missing",
         doctor.arguments,
         doctor.doctor,
-        ("sharpen doctor",),
+        ("sharpen doctor", "sharpen doctor --sandbox"),
     ),
     Command(
         "schema",

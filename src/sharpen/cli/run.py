@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+import os
+from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +27,27 @@ def arguments(parser: ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change the recipe, as in stages.rft.steps=20 (with --resume: extend the run); may be repeated",
     )
+    unsafe(parser)
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run from its newest sound checkpoint")
+
+
+def unsafe(parser: ArgumentParser) -> None:
+    """The option with which an operator does without a sandbox; the run records it."""
+    parser.add_argument(
+        "--unsafe-run-untrusted-code",
+        action=_Unsafe,
+        nargs=0,
+        help="where no sandbox can be had: grade without one, with all your rights; the run records it",
+    )
+
+
+class _Unsafe(Action):
+    """Sets the environment, which worker and rank processes inherit."""
+
+    def __call__(self, *_: object) -> None:
+        from sharpen.sandbox.plan import UNSAFE
+
+        os.environ[UNSAFE] = "1"
 
 
 def run(options: Namespace) -> int:

@@ -281,6 +281,12 @@ class Multi(GraderConfig):
         return self
 
 
+def parts(config: SingleGrader | Multi) -> dict[str, SingleGrader]:
+    """The single graders that a grader consists of, by the names under which they report."""
+    own = config.name or getattr(config, "type", type(config).__name__)
+    return dict(config.graders) if isinstance(config, Multi) else {own: config}
+
+
 Grader = Annotated[
     StringCheck | MathAnswer | ReasoningGymScore | Regex | Numeric | JsonSchema | Python | CodeTests | Plugin | Multi,
     Field(discriminator="type"),

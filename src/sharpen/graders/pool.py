@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from sharpen.config.graders import Multi, Plugin, SingleGrader
+from sharpen.config.graders import Multi, Plugin, SingleGrader, parts
 from sharpen.errors import ConfigError
 from sharpen.graders.base import Grader, JailGrader, completion_fault, finite, grader_fault, repeatable
 from sharpen.graders.multi import combine
@@ -36,13 +36,15 @@ class GraderPool(Closing):
             raise ConfigError("only a plugin grader takes a function", path="grader", value=config)
         self.name: str = config.name or getattr(config, "type", type(config).__name__)
         self._formula = config.formula() if isinstance(config, Multi) else None
-        self._parts: Mapping[str, SingleGrader] = config.graders if isinstance(config, Multi) else {self.name: config}
+        self._parts = parts(config)
         self._doors: dict[str, _Door] = {}
         for place in ("jail", "process"):
-            parts = {name: part for name, part in self._parts.items() if part.place == place}
-            self._doors |= dict.fromkeys(parts, _Workers(parts, function, place == "jail", workers))
-        parts = {name: part for name, part in self._parts.items() if part.place == "parent"}
-        self._doors |= {name: _Jails(part, workers) for name, part in parts.items()}
+            own = {name: part for name, part in self._parts.items() if part.place == place}
+            if own:
+                self._doors |= dict.fromkeys(own, _Workers(own, function, place == "jail", workers))
+        for name, part in self._parts.items():
+            if part.place == "parent":
+                self._doors[name] = _Jails(part, workers)
 
     async def grade_many(self, pairs: Sequence[Pair]) -> list[Grade]:
         """The grades, in the order of the pairs. Raises GraderError when the grader cannot be built."""
@@ -86,18 +88,18 @@ class _Workers:
 
     def __init__(
         self,
-        parts: Mapping[str, SingleGrader],
+        configs: Mapping[str, SingleGrader],
         function: Callable[..., Any] | None,
         jailed: bool,
         workers: int | None,
     ) -> None:
-        self._parts = parts
-        modules = {part.runtime.partition(":")[0] for part in parts.values()}
+        self._configs = configs
+        modules = {config.runtime.partition(":")[0] for config in configs.values()}
         ours = ["sharpen.graders.pool", *sorted(name for name in modules if name.startswith("sharpen."))]
-        self._pool = WorkerPool(_prepare, (parts, function), size=workers, preload=ours if jailed else None)
+        self._pool = WorkerPool(_prepare, (configs, function), size=workers, preload=ours if jailed else None)
 
     async def grade(self, name: str, pairs: Sequence[Pair]) -> list[Grade]:
-        config = self._parts[name]
+        config = self._configs[name]
         outcomes = await self._pool.map([(name, pair) for pair in pairs], config.time_limit)
         return [_read(outcome, config) for outcome in outcomes]
 

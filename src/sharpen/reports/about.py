@@ -54,6 +54,9 @@ def _surroundings(run: Run) -> Iterable[tuple[str, str]]:
         value = run.recipe.get(key)
         if value is not None:
             yield key.capitalize(), text_of(value)
+    isolation = run.summary.get("isolation")
+    if isolation:
+        yield "Sandbox of graders", text_of(isolation)
     for key in ("hardware", "versions"):
         inner = (at(part, key) for part in run.recipe.values())
         found = run.recipe.get(key) or next((value for value in inner if value), None)

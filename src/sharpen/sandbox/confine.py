@@ -26,6 +26,8 @@ BOX = "/box"
 """Landlock's rule is on this folder; the run's scratch folder is mounted in it."""
 SCRATCH = f"{BOX}/tmp"
 EMPTY = "/empty"
+FIRST = 1
+"""The number of the first process in a pid namespace."""
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 INSIDE = 1000
 """The user's and group's number inside."""
@@ -45,6 +47,7 @@ class Walls:
         self.isolation = isolation
         self._readable = [path for path in readable if os.path.exists(path)]
         self._hidden = [path for path in hidden if os.path.isdir(path)]
+        self._filter = b""
         self._rules = -1
         self._self = -1
 
@@ -61,6 +64,8 @@ class Walls:
             self._self = _out_of_the_way(os.pidfd_open(os.getpid()))
         else:
             self._rules = _out_of_the_way(linux.ruleset([*self._readable, *DEVICES], []))
+        linux.bound_capabilities()
+        self._filter = syscalls.program(platform.machine(), self.isolation == "full", FIRST)
 
     def fork(self) -> int:
         """Fork a run; it is the first process of a pid namespace of its own where there are namespaces."""
@@ -89,7 +94,8 @@ class Walls:
             linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
             linux.obey(self._rules)
             os.closerange(4, 1 << 16)
-            linux.filter_calls(syscalls.program(platform.machine(), self.isolation == "full", os.getpid()))
+            own = os.getpid()
+            linux.filter_calls(self._filter if own == FIRST else syscalls.program(platform.machine(), False, own))
         else:
             os.closerange(4, 1 << 16)
             _seatbelt(self._readable)

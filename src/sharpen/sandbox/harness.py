@@ -1,7 +1,8 @@
 """Inside a jail: runs a program, answers calls of its functions. Nothing said from here is believed, only read.
 
-Frames on the channel are a length (4 bytes, network order) and a plain value (`values`). The first asks for the
-program; each further one for a call, and gets one answer, `(number, kind, value or detail)`, numbered from 0.
+Frames on the channel are a length (4 bytes, network order) and a body: pickled where they come in, from us; a plain
+value (`values`) where they go out. The first asks for the program; each further one for a call, and gets one answer,
+`(number, kind, value or detail)`, numbered from 0.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import atexit
 import errno
 import io
 import os
+import pickle
 import socket
 import struct
 import sys
@@ -63,7 +65,7 @@ def receive(channel: socket.socket) -> Any:
     """The next frame's value. Ends the process where there is none."""
     try:
         (length,) = HEADER.unpack(_exactly(channel, HEADER.size))
-        return values.loads(_exactly(channel, length))
+        return pickle.loads(_exactly(channel, length))
     except EOFError:
         os._exit(0)
 

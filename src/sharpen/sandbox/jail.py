@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -62,11 +63,10 @@ class Jail:
                 cwd="/",
                 env={"PYTHONHASHSEED": "0", "HOME": "/tmp", "LANG": "C.UTF-8", **dict.fromkeys(THREADS, "1")},
             )
-        self._busy = False
         settings = asdict(blueprint)
         del settings["start_limit"]
         self._control.send(json.dumps(settings).encode())
-        said = self._hear(blueprint.start_limit)
+        said, _ = self._receive(blueprint.start_limit)
         if "ready" not in said:
             words = said.get("failed") or self._last_words() or "it ended without a word"
             self.kill()
@@ -82,7 +82,6 @@ class Jail:
 
     def start(self, limits: Limits, stdin: bytes = b"") -> Run:
         """Fork a run, which waits for its first frame."""
-        self.settle()
         ours, theirs = socket.socketpair()
         (out, out_end), (err, err_end) = os.pipe(), os.pipe()
         with theirs, tempfile.TemporaryFile() as file:
@@ -92,21 +91,25 @@ class Jail:
             socket.send_fds(self._control, [json.dumps(asdict(limits)).encode()], ends)
         os.close(out_end)
         os.close(err_end)
-        self._busy = True
-        said, descriptors = self._receive(self.blueprint.start_limit)
-        if "pid" not in said:
-            raise SandboxUnavailable(f"the sandbox ended: {self._last_words() or said}")
-        return Run(self.settle, ours, (out, err), limits, descriptors[0] if descriptors else -1, said["pid"])
+        said, descriptors = self._await("pid")
+        ended = partial(self._ended, said["pid"])
+        return Run(ended, ours, (out, err), limits, descriptors[0] if descriptors else -1, said["pid"])
 
-    def settle(self) -> int | None:
-        """Wait for the end of the last run; its exit code, or minus its signal."""
-        if not self._busy:
-            return None
-        said = self._hear(self.blueprint.start_limit)
-        self._busy = False
-        if "ended" not in said:
-            raise SandboxUnavailable(f"the sandbox ended: {self._last_words() or said}")
-        return int(said["ended"])
+    def _ended(self, pid: int) -> int:
+        """Wait for the end of a run; its exit code, or minus its signal."""
+        while True:
+            said, _ = self._await("ended")
+            if said["ended"] == pid:
+                return int(said["code"])
+
+    def _await(self, word: str) -> tuple[dict[str, Any], list[int]]:
+        """The next message with this word; the ends of earlier runs are of no interest. Raises SandboxUnavailable."""
+        while True:
+            said, descriptors = self._receive(self.blueprint.start_limit)
+            if word in said:
+                return said, descriptors
+            if "ended" not in said:
+                raise SandboxUnavailable(f"the sandbox ended: {self._last_words() or said or 'without a word'}")
 
     def alive(self) -> bool:
         """Whether the zygote is there."""
@@ -132,9 +135,6 @@ class Jail:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.kill()
-
-    def _hear(self, limit: float) -> dict[str, Any]:
-        return self._receive(limit)[0]
 
     def _receive(self, limit: float) -> tuple[dict[str, Any], list[int]]:
         self._control.settimeout(limit)

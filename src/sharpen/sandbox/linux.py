@@ -97,13 +97,17 @@ def pivot(machine: str) -> None:
     os.chdir("/")
 
 
-def drop_capabilities() -> None:
-    """Give up every capability, for this process and what it may become."""
+def bound_capabilities() -> None:
+    """Give up for ever to gain any capability; those at hand stay."""
     for capability in range(64):
         try:
             prctl(PR_CAPBSET_DROP, capability)
         except OSError:  # beyond the last one, or not ours to drop
             break
+
+
+def drop_capabilities() -> None:
+    """Give up every capability at hand."""
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     header = struct.pack("=Ii", CAPABILITY_VERSION, 0)
     _check(libc().capset(header, bytes(24)), "capset")

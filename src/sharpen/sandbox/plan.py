@@ -23,6 +23,13 @@ from sharpen.sandbox.run import SandboxUnavailable
 UNSAFE = "SHARPEN_UNSAFE_RUN_UNTRUSTED_CODE"
 """The environment's name for `--unsafe-run-untrusted-code`; it reaches worker and rank processes."""
 
+WORDS: dict[Isolation, str] = {
+    "full": "full: namespaces, Landlock, seccomp, limits",
+    "reduced": "reduced: no namespaces here; Landlock or seatbelt, a filter of system calls, limits, nothing writable",
+    "none": "none: the operator runs untrusted code with all rights (--unsafe-run-untrusted-code)",
+}
+"""What an isolation means."""
+
 STANDARD = (
     "base64 bisect collections copy ctypes dataclasses datetime decimal enum fractions functools hashlib heapq io "
     "itertools json math operator queue random re statistics string textwrap threading time traceback typing"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import select
 import selectors
 import signal
@@ -35,14 +36,14 @@ class Run:
 
     def __init__(
         self,
-        settle: Callable[[], int | None],
+        exit_code: Callable[[], int],
         channel: socket.socket,
         pipes: tuple[int, int],
         limits: Limits,
         process: int,
         pid: int,
     ) -> None:
-        self._settle = settle  # waits until the run has ended, and says how
+        self._exit_code = exit_code  # waits until the run has ended
         self._channel = channel
         self._pipes = pipes
         self._limits = limits
@@ -68,7 +69,7 @@ class Run:
         return self._answer(seconds)
 
     def call(self, function: str, *arguments: Any, **named: Any) -> Outcome:
-        """Call a function of the program with plain values. Raises TypeError or ValueError for others."""
+        """Call a function of the program with plain values."""
         return self.ask({"function": function, "args": list(arguments), "kwargs": named})
 
     def ask(self, frame: Any, seconds: float | None = None) -> Outcome:
@@ -82,7 +83,7 @@ class Run:
 
     def send(self, frame: Any) -> None:
         """Send one frame. Should the run die over it, the answer will say so."""
-        body = values.dumps(frame)
+        body = pickle.dumps(frame)
         self._channel.settimeout(self._limits.seconds)
         try:
             self._channel.sendall(HEADER.pack(len(body)) + body)
@@ -197,8 +198,7 @@ class Run:
         """How a run that closed its channel ended."""
         if self._process >= 0 and select.select([self._process], [], [], GRACE)[0]:
             self._ended = True
-            code = self._settle()
-            assert code is not None
+            code = self._exit_code()
             if self._expected < 0:
                 words = self._outcome("crashed").stderr.strip()
                 raise SandboxUnavailable(f"a run could not be walled in: {words or f'exit status {code}'}")

@@ -29,13 +29,13 @@ BUILD: dict[str, Callable[[list[Any]], Any]] = {
 
 def dumps(value: object) -> bytes:
     """The value as JSON. Raises TypeError or ValueError for what is not plain, or too deep."""
-    return json.dumps(_encode(value, DEEPEST), separators=(",", ":")).encode()
+    return ENCODER.encode(_encode(value, DEEPEST)).encode()
 
 
 def loads(text: bytes) -> Any:
     """The value that `dumps` wrote. Raises ValueError for anything else; it may come from an enemy."""
     try:
-        return _decode(json.loads(text, parse_constant=_refuse), DEEPEST)
+        return _decode(DECODER.decode(text.decode()), DEEPEST)
     except (TypeError, KeyError, RecursionError, UnicodeDecodeError) as error:
         raise ValueError(f"no plain value: {error}") from error
 
@@ -93,3 +93,7 @@ def _decode(value: Any, depth: int) -> Any:
 
 def _refuse(name: str) -> Any:
     raise ValueError(f"no plain value: {name}")
+
+
+DECODER = json.JSONDecoder(parse_constant=_refuse)
+ENCODER = json.JSONEncoder(separators=(",", ":"))

@@ -114,13 +114,26 @@ class Pool(Closing, Generic[W]):
             raise GraderError("the pool of workers is closed")
         if self._owner != os.getpid():
             self._open()
-        futures = [self._threads.submit(function, job) for job in jobs]
+        results: list[R] = [None] * len(jobs)  # type: ignore[list-item]
+        waiting = deque(enumerate(jobs))
+
+        def work() -> None:  # a thread takes one job after another: a future each would cost more than a grade
+            while waiting:
+                try:
+                    place, job = waiting.popleft()
+                except IndexError:  # another thread took the last
+                    return
+                results[place] = function(job)
+
+        futures = [self._threads.submit(work) for _ in range(min(self.size, len(jobs)))]
         try:
-            return await asyncio.gather(*map(asyncio.wrap_future, futures))
+            await asyncio.gather(*map(asyncio.wrap_future, futures))
         except BaseException:
+            waiting.clear()
             for future in futures:
                 future.cancel()
             raise
+        return results
 
     def _run(self, function: Callable[[W, J], R], job: J) -> R:
         slot = self._idle.pop()  # the one used last is the warmest

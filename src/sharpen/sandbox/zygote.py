@@ -6,14 +6,16 @@ through (`jail.Jail`). So a run finds nothing of the runs before it in its memor
 
 from __future__ import annotations
 
-import array
 import gc
 import importlib
 import json
 import os
+import select
+import signal
 import socket
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from sharpen.sandbox import checks, confine, harness, jobs
 from sharpen.sandbox.outcome import Limits
@@ -44,49 +46,76 @@ def main(descriptor: int) -> None:
     gc.collect()
     gc.freeze()
     _tell(control, {"ready": True})
-    serve = HARNESSES[settings["harness"]]
-    while True:
-        message, descriptors, _, _ = socket.recv_fds(control, LONGEST, 4)
-        if not message:
+    _Nursery(control, walls, HARNESSES[settings["harness"]]).serve()
+
+
+class _Nursery:
+    """Forks runs, and tells the parent of each its process and, when it has ended, how."""
+
+    def __init__(self, control: socket.socket, walls: confine.Walls, harness: Callable[[socket.socket], None]) -> None:
+        self._control = control
+        self._walls = walls
+        self._harness = harness
+
+    def serve(self) -> None:
+        """Until the parent closes its end."""
+        wake, awake = os.pipe()
+        os.set_blocking(awake, False)
+        signal.set_wakeup_fd(awake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        while True:
+            ready, _, _ = select.select([self._control.fileno(), wake], [], [])
+            if wake in ready:
+                os.read(wake, LONGEST)
+                self._reap()
+            if self._control.fileno() in ready:
+                message, descriptors, _, _ = socket.recv_fds(self._control, LONGEST, 4)
+                if not message:
+                    return
+                self._fork(Limits(**json.loads(message)), descriptors)
+
+    def _fork(self, limits: Limits, descriptors: list[int]) -> None:
+        pid = self._walls.fork()
+        if not pid:
+            self._become(limits, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        said = json.dumps({"pid": pid}).encode()
+        if not hasattr(os, "pidfd_open"):
+            self._control.send(said)
             return
-        _run(control, walls, Limits(**json.loads(message)), descriptors, serve)
+        process = os.pidfd_open(pid)
+        socket.send_fds(self._control, [said], [process])
+        os.close(process)
 
-
-def _run(
-    control: socket.socket,
-    walls: confine.Walls,
-    limits: Limits,
-    descriptors: list[int],
-    serve: Callable[[socket.socket], None],
-) -> None:
-    """Fork one run, tell the parent who it is, wait for its end, and tell how it ended."""
-    pid = walls.fork()
-    if not pid:
+    def _become(self, limits: Limits, descriptors: list[int]) -> NoReturn:
+        """In the child: go behind the walls, and be the run."""
         code = 125
         try:
-            control.close()
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._control.close()
             _arrange(descriptors)
             channel = socket.socket(fileno=3)
-            walls.enter(limits)
+            self._walls.enter(limits)
             harness.answer(channel, -1, ("value", None))
             code = 0
-            serve(channel)
+            self._harness(channel)
         except BaseException as error:
             code = code or 1
             os.write(2, f"{type(error).__name__}: {error}\n".encode())
         finally:
             os._exit(code)
-    for descriptor in descriptors:
-        os.close(descriptor)
-    process = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
-    if process >= 0:
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [process]))]
-        control.sendmsg([json.dumps({"pid": pid}).encode()], rights)
-        os.close(process)
-    else:
-        _tell(control, {"pid": pid})
-    _, status = os.waitpid(pid, 0)
-    _tell(control, {"ended": os.waitstatus_to_exitcode(status)})
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            _tell(self._control, {"ended": pid, "code": os.waitstatus_to_exitcode(status)})
 
 
 def _arrange(descriptors: list[int]) -> None:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from sharpen.config.graders import parts
 from sharpen.config.recipe import Recipe
 from sharpen.config.stages import SFT
 from sharpen.errors import CheckpointError, GraderError, Interrupted, RunError, SharpenError
@@ -26,12 +27,14 @@ from sharpen.runs.observer import Observer, Several
 from sharpen.runs.reporting import Reporting
 from sharpen.runs.store import RunDir, resume_command, write_lines
 from sharpen.runs.trackers import check_installed
+from sharpen.sandbox import plan
 from sharpen.stages import adapting, rft, sft, summary
 from sharpen.stages.evaluate import evaluate
 from sharpen.stages.extend import extended, reopen_models
 from sharpen.stages.following import follow, hand_out
 from sharpen.stages.heldout import HeldOut
 from sharpen.stages.resolve import Resolved, reopen, resolve, rewrite, settle_rates
+from sharpen.stages.routing import all_graders
 from sharpen.stages.work import StopFlag, Work, stage_folder
 from sharpen.train.ranks import Ranks, joined
 
@@ -154,6 +157,7 @@ class _Run:
         recipe, run = self.resolved.recipe, self.directory
         torch.set_num_threads(recipe.threads or 1)
         self.ranks.tell("threads", [recipe.threads or 1] * self.ranks.size)
+        self._look_at_sandbox()
         held_out = HeldOut.read(recipe, Path(), run.path)
         run.event("held_out_checked", dropped=held_out.dropped)
         dtype = compute_dtype(recipe.dtype)
@@ -170,6 +174,17 @@ class _Run:
         for index in range(done, len(recipe.stages)):
             await self._stage(index, loaded, held_out)
             await self._evaluate(recipe.stages[index].name, loaded, held_out)
+
+    def _look_at_sandbox(self) -> None:
+        """Whether graders can be run here, and behind which walls; the run says so. Raises SandboxUnavailable."""
+        if not any(
+            part.place != "process" for config in all_graders(self.resolved.recipe) for part in parts(config).values()
+        ):
+            return
+        isolation = plan.isolation()
+        self.directory.event("sandbox", isolation=isolation, message=plan.WORDS[isolation])
+        if isolation == "none":
+            self.directory.event("alert", kind="unsafe", message=plan.WORDS[isolation])
 
     def _settle_rates(self, loaded: Loaded) -> None:
         """Choose the learning rates that the recipe leaves open; recipe.yaml then says them."""

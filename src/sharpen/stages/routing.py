@@ -9,6 +9,8 @@ from typing import Self
 
 from sharpen.config.data import Data, sources
 from sharpen.config.graders import Grader
+from sharpen.config.recipe import Recipe
+from sharpen.config.stages import RFT
 from sharpen.data.source import grader_key
 from sharpen.graders.pool import GraderPool, Pair
 from sharpen.types import Example, Grade
@@ -19,6 +21,13 @@ def graders(own: Grader | None, *data: Data | None) -> dict[str, Grader]:
     named = [source.grader for several in data if several is not None for source in sources(several) if source.grader]
     found: dict[str, Grader] = {"": own} if own else {}
     return found | {grader_key(config): config for config in named}
+
+
+def all_graders(recipe: Recipe) -> list[Grader]:
+    """Every grader that the recipe names, in its stages, its evals and its sources."""
+    found = [graders(held_out.grader, held_out.data) for held_out in recipe.evals]
+    found += [graders(stage.grader, stage.data, stage.validation) for stage in recipe.stages if isinstance(stage, RFT)]
+    return [config for named in found for config in named.values()]
 
 
 class Router:

@@ -36,11 +36,18 @@ def write(run: Path, recipe: Recipe, status: str, seconds: float) -> dict[str, A
             "core_seconds": round(spent * (recipe.threads or 1), 1),
             "tokens": tokens,
         },
+        "isolation": _isolation(run),
         "peak_memory_bytes": max(earlier.get("peak_memory_bytes", 0), peak_memory()),
     }
     summary["verdict"] = verdict(summary)
     write_text(run / "summary.json", json.dumps(summary, indent=1) + "\n")
     return summary
+
+
+def _isolation(run: Path) -> str | None:
+    """Behind which walls graders were run: the weakest of the run; None where none were."""
+    found = {line["isolation"] for line in read_lines(run / "events.jsonl") if line["event"] == "sandbox"}
+    return next((weak for weak in ("none", "reduced", "full") if weak in found), None)
 
 
 def score(lines: Lines) -> dict[str, Any]:
