@@ -54,7 +54,7 @@ def test_hangs_and_crashes_of_our_own_graders_are_the_completions_fault_and_scor
         given = grades(pool, *map(pair, ORDERS))
         assert [pool.repeatable(grade) for grade in given] == [True, *[False] * 6, True]
     assert [grade.score for grade in given] == [0.25, 0.0, 0.0, 0.0, 0.0, None, None, 0.75]
-    assert kinds(given)[1:-1] == ["timeout", "timeout", "crashed", "crashed", "other_error", "other_error"]
+    assert kinds(given)[1:-1] == ["timeout", "timeout", "exit", "crashed", "other_error", "other_error"]
 
 
 def test_a_function_of_a_notebook_needs_no_module_and_may_be_called_in_a_running_loop() -> None:

@@ -32,6 +32,7 @@ DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 INSIDE = 1000
 """The user's and group's number inside."""
 NOBODY = 65534
+SCRATCH_FLAGS = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
 SCRATCH_FILES = 100_000
 """Files and folders in a scratch folder."""
 
@@ -82,7 +83,7 @@ class Walls:
         if self.isolation == "full":
             linux.unshare(linux.CLONE_NEWNS)
             options = f"size={limits.disk},nr_inodes={SCRATCH_FILES},mode=700"
-            linux.mount("scratch", SCRATCH, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC, options)
+            linux.mount("scratch", SCRATCH, "tmpfs", SCRATCH_FLAGS, options)
             os.chdir(SCRATCH)
         else:
             os.chdir("/")
@@ -144,6 +145,8 @@ class Walls:
             linux.place(empty, f".{path}", linux.MS_RDONLY)
             os.close(empty)
         linux.restrict(linux.AT_FDCWD, ".", linux.MS_RDONLY)
+        # For what libraries write when they are loaded; each run's own scratch folder is mounted over it.
+        linux.mount("loading", f".{SCRATCH}", "tmpfs", SCRATCH_FLAGS, "size=16m,mode=1777")
         linux.pivot(platform.machine())
 
 
