@@ -87,6 +87,7 @@ class Walls:
             os.chdir(SCRATCH)
         else:
             os.chdir("/")
+        die_with_parent()
         _limit(limits)
         if self.isolation == "none":
             os.closerange(4, 1 << 16)

@@ -24,6 +24,15 @@ from sharpen.sandbox.process import THREADS
 from sharpen.sandbox.run import Run, SandboxUnavailable
 
 BOOT = "import sys; sys.path.append(sys.argv[2]); from sharpen.sandbox.zygote import main; main(int(sys.argv[1]))"
+ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "HOME": "/tmp",
+    "LANG": "C.UTF-8",
+    "MALLOC_ARENA_MAX": "1",  # else each thread reserves 64 MB of the address space, which is what is limited
+    **dict.fromkeys(THREADS, "1"),
+}
+"""All that a jail has of an environment."""
+
 CHUNK = 1 << 16
 WORDS = 2000
 """Characters of what a dead zygote said that are shown."""
@@ -61,7 +70,7 @@ class Jail:
                 stderr=self._said,
                 start_new_session=True,
                 cwd="/",
-                env={"PYTHONHASHSEED": "0", "HOME": "/tmp", "LANG": "C.UTF-8", **dict.fromkeys(THREADS, "1")},
+                env=ENVIRONMENT,
             )
         settings = asdict(blueprint)
         del settings["start_limit"]
