@@ -16,6 +16,8 @@ import pytest
 
 from sharpen.sandbox import plan
 from sharpen.sandbox.confine import Isolation
+from sharpen.sandbox.jail import Jail
+from sharpen.sandbox.outcome import Limits
 from tests.sandbox.attacks import ATTACKS, CATEGORIES
 from tests.sandbox.attacks.base import Attack
 from tests.sandbox.attacks.host import Host, host
@@ -32,6 +34,24 @@ IN_A_CONTAINER = (
     "kill_another_process connect connect_to_a_socket_file connect_to_an_abstract_socket use_multiprocessing vfork "
     "chroot clone_a_process call_as_32_bit memory_in_one_piece flood_standard_output loop"
 ).split()
+
+ON_A_NEIGHBOUR = (
+    "kill_another_process kill_another_thread kill_another_group_and_thread queue_a_signal signal_through_a_pidfd "
+    "signal_as_the_owner_of_a_file read_another_process_by_process_vm_readv read_another_process_by_ptrace "
+    "read_the_memory_of_another_process write_into_another_process take_a_descriptor_of_another_process "
+    "read_the_environment_of_another_process change_the_limits_of_another_process slow_another_process_down"
+).split()
+
+BESIDE = """
+import ctypes, os
+def keep(token):
+    global text
+    text = ctypes.create_string_buffer(token.encode(), 100)
+    return os.getpid(), ctypes.addressof(text)
+def kept():
+    return [text.value.decode(), os.getpriority(os.PRIO_PROCESS, 0) - START]
+START = os.getpriority(os.PRIO_PROCESS, 0)
+"""
 
 LAUNCHER = """
 from sharpen.sandbox import plan
@@ -103,6 +123,23 @@ def test_a_container_has_the_reduced_tier_and_the_attacks_fail_there(tmp_path: P
     found = report(tmp_path, "--container", "--tiers", "reduced", "--attacks", ",".join(IN_A_CONTAINER))
     assert (found["isolation"], found["attacks"]) == ("reduced", len(IN_A_CONTAINER))
     assert not found["wrong"], _lines(found["wrong"])
+
+
+@pytest.mark.parametrize("tier", ["full", "reduced"])
+def test_a_run_cannot_reach_a_run_beside_it(tier: Isolation, tiers: list[Isolation]) -> None:
+    if tier not in tiers:
+        pytest.skip("this machine has no namespaces for us")
+    limits = Limits(seconds=20, memory=256 << 20, disk=1 << 20)
+    with Jail(plan.blueprint(tier)) as jail, jail.run(BESIDE, limits) as neighbour:
+        neighbour.loaded()
+        victim, address = neighbour.call("keep", "token:beside").value
+        for pid in {victim, neighbour._pid}:
+            bait = {"victim": pid, "address": address, "held": 0}
+            for attack in (attack for attack in ATTACKS if attack.name in ON_A_NEIGHBOUR):
+                with jail.run(attack.source, limits) as run:
+                    run.loaded()
+                    assert "token:beside" not in repr(run.call("attack", bait)), attack.name
+                assert neighbour.call("kept").value == ["token:beside", 0], attack.name
 
 
 @pytest.mark.parametrize("tier", ["full", "reduced"])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +26,7 @@ from sharpen.sandbox.run import SandboxUnavailable
 from sharpen.stages import pipeline
 from tests.runs.lab import World
 
+PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 SOURCE = str(Path(__file__).parents[2] / "src")
 LIMITS = Limits(seconds=10, memory=256 << 20, disk=1 << 20, output=20_000, answer=100_000, files=32, threads=8)
 
@@ -237,6 +240,52 @@ def go():
         assert outcome(jail, look).value == []
     with pytest.raises(GraderError, match="'no-such-package', which a grader needs, is not installed"):
         plan.blueprint("full", ["no-such-package"])
+
+
+def test_the_packages_of_openais_image_work_inside() -> None:
+    names = [
+        re.split(r"[<>=]", line)[0]
+        for line in tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"]["graders"]
+    ]
+    assert len(names) == 13
+    look = """
+def go():
+    import deepdiff, jsonschema, nltk, numpy, pandas, pydantic, rapidfuzz
+    import scipy.stats, sklearn.metrics, sqlparse, sympy, yaml
+    from rouge_score import rouge_scorer
+    frame = pandas.DataFrame({'x': [1, 2, 3], 'y': [2.0, 4.0, 6.1]})
+    class Point(pydantic.BaseModel):
+        x: int
+    return {
+        'deepdiff': bool(deepdiff.DeepDiff({'a': 1}, {'a': 2})),
+        'nltk': nltk.edit_distance('kitten', 'sitting'),
+        'pydantic': Point(x='3').x,
+        'rapidfuzz': rapidfuzz.fuzz.ratio('abcd', 'abce'),
+        'rouge': round(rouge_scorer.RougeScorer(['rouge1']).score('a b c', 'a b d')['rouge1'].fmeasure, 3),
+        'scipy': round(float(scipy.stats.pearsonr(frame.x, frame.y).statistic), 3),
+        'sklearn': sklearn.metrics.f1_score([1, 0, 1], [1, 1, 1]),
+        'sqlparse': len(sqlparse.split('select 1; select 2')),
+        'sympy': str(sympy.factor('x**2 - 1')),
+        'yaml': yaml.safe_load('a: [1, 2]'),
+        'numpy': float(numpy.linalg.norm([3, 4])),
+    }
+"""
+    with Jail(plan.blueprint(plan.isolation(), names)) as jail:
+        found = outcome(jail, look, Limits(seconds=60))
+    assert found.kind == "value", found.detail
+    assert found.value == {
+        "deepdiff": True,
+        "nltk": 3,
+        "pydantic": 3,
+        "rapidfuzz": 75.0,
+        "rouge": 0.667,
+        "scipy": 1.0,
+        "sklearn": 0.8,
+        "sqlparse": 2,
+        "sympy": "(x - 1)*(x + 1)",
+        "yaml": {"a": [1, 2]},
+        "numpy": 5.0,
+    }
 
 
 def test_a_surprise_in_the_trial_means_that_a_tier_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

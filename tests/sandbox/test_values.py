@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 import json
 import math
-from collections import Counter, OrderedDict, namedtuple
-from typing import Any
+from collections import Counter, OrderedDict
+from typing import Any, NamedTuple
 
 import numpy
 import pytest
@@ -14,6 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from sharpen.sandbox import values
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
 
 LEAVES = (
     some.none()
@@ -68,7 +74,7 @@ def test_what_derives_from_a_plain_type_becomes_it_and_numpy_becomes_numbers() -
 
         __hash__ = int.__hash__
 
-    point = namedtuple("point", "x y")(1, 2)
+    point = Point(1, 2)
     given: list[Any] = [
         Colour.RED,
         Liar(5),
@@ -83,7 +89,7 @@ def test_what_derives_from_a_plain_type_becomes_it_and_numpy_becomes_numbers() -
     assert back[1] != 7
 
 
-@pytest.mark.parametrize("value", [object(), (n for n in ()), len, range(3), {1: [lambda: 0]}])
+@pytest.mark.parametrize("value", [object(), iter([1]), len, range(3), {1: [lambda: 0]}])
 def test_what_is_not_plain_does_not_leave(value: object) -> None:
     with pytest.raises(TypeError, match="no plain data"):
         values.dumps(value)

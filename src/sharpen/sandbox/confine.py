@@ -87,6 +87,8 @@ class Walls:
             os.chdir(SCRATCH)
         else:
             os.chdir("/")
+            if self.isolation == "reduced" and os.geteuid() == 0 and all(map(_for_everybody, self._readable)):
+                _stop_being_root()
         die_with_parent()
         _limit(limits)
         if self.isolation == "none":
@@ -155,6 +157,19 @@ def die_with_parent() -> None:
     """Be killed when the parent ends."""
     if sys.platform == "linux":
         linux.prctl(linux.PR_SET_PDEATHSIG, 9)
+
+
+def _for_everybody(path: str) -> bool:
+    """Whether any user can read this file, or enter this folder and list it."""
+    place = os.path.realpath(path)
+    wanted = 0o005 if os.path.isdir(place) else 0o004
+    if os.stat(place).st_mode & wanted != wanted:
+        return False
+    while place != "/":
+        place = os.path.dirname(place)
+        if not os.stat(place).st_mode & 0o001:
+            return False
+    return True
 
 
 def _out_of_the_way(descriptor: int) -> int:
