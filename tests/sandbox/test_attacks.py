@@ -53,6 +53,12 @@ def kept():
 START = os.getpriority(os.PRIO_PROCESS, 0)
 """
 
+DEAF = """
+import collections, itertools, threading
+def attack(*question):
+    threading.Timer(0.1, collections.deque, (itertools.repeat(0), 0)).start()
+"""
+
 LAUNCHER = """
 from sharpen.sandbox import plan
 from sharpen.sandbox.jail import Jail
@@ -140,6 +146,15 @@ def test_a_run_cannot_reach_a_run_beside_it(tier: Isolation, tiers: list[Isolati
                     run.loaded()
                     assert "token:beside" not in repr(run.call("attack", bait)), attack.name
                 assert neighbour.call("kept").value == ["token:beside", 0], attack.name
+
+
+def test_a_call_whose_question_is_not_even_read_takes_no_longer_than_its_limit() -> None:
+    with Jail(plan.blueprint(plan.isolation())) as jail, jail.run(DEAF, Limits(seconds=1)) as run:
+        assert run.loaded(20).kind == run.call("attack").kind == "value"
+        time.sleep(0.3)
+        start = time.monotonic()
+        assert run.call("attack", bytes(4 << 20)).kind == "timeout"
+        assert time.monotonic() - start < 1.7
 
 
 @pytest.mark.parametrize("tier", ["full", "reduced"])

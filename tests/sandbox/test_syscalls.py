@@ -94,12 +94,14 @@ def test_another_machines_calls_kill(machine: str) -> None:
     ("name", "arguments", "answer"),
     [
         ("clone", (0x003D0F00,), ALLOW),  # what a thread of glibc asks for
+        ("clone", (0x003D0B00,), refused(errno.EPERM)),  # a thread with descriptors of its own
         ("clone", (17,), refused(errno.EPERM)),  # SIGCHLD: a fork
         ("clone", (0x10000000 | 17,), refused(errno.EPERM)),  # in a new user namespace
         ("clone3", (0, 88), refused(errno.ENOSYS)),
         ("fcntl", (3, 1), ALLOW),  # F_GETFD
         ("fcntl", (3, 1030), ALLOW),  # F_DUPFD_CLOEXEC
         ("fcntl", (3, 8), refused(errno.EPERM)),  # F_SETOWN
+        ("fcntl", (3, 6), refused(errno.EPERM)),  # F_SETLK
         ("fcntl", (3, 1031), refused(errno.EPERM)),  # F_SETPIPE_SZ
         ("ioctl", (3, 0x5421), ALLOW),  # FIONBIO
         ("ioctl", (3, 0x5412), refused(errno.ENOTTY)),  # TIOCSTI
@@ -113,6 +115,12 @@ def test_another_machines_calls_kill(machine: str) -> None:
         ("socketpair", (1, 1), ALLOW),
         ("socketpair", (2, 1), refused(errno.EPERM)),
         ("sendto", (3, 4096, 1, 0, 0), ALLOW),
+        ("sendto", (3, 4096, 1, 0x4040, 0), ALLOW),
+        ("sendto", (3, 4096, 1, 1, 0), refused(errno.EPERM)),  # MSG_OOB
+        ("close_range", (3, 9, 0), ALLOW),
+        ("close_range", (3, 9, 2), refused(errno.EPERM)),  # CLOSE_RANGE_UNSHARE
+        ("getsockopt", (3, 1, 4), ALLOW),
+        ("getsockopt", (3, 1, 77), refused(errno.EPERM)),  # SO_PEERPIDFD
         ("sendto", (3, 4096, 1, 0, 0x7F0000000000), refused(errno.EPERM)),  # an address whose low half is 0
         ("sendto", (3, 4096, 1, 0, 0x1000), refused(errno.EPERM)),
     ],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,20 +20,21 @@ from sharpen.config.graders import LARGEST_SOURCE, CodeTests, parsed
 from sharpen.graders import compare
 from sharpen.graders.base import completion_fault, grader_fault
 from sharpen.graders.template import InvalidVariable, look_up, render
-from sharpen.sandbox import plan
+from sharpen.sandbox import plan, values
 from sharpen.sandbox.jail import Jail
 from sharpen.sandbox.outcome import Limits, Outcome
 from sharpen.sandbox.run import Run
 from sharpen.types import Example, Grade, Sample
 
-FENCED = re.compile(r"^[ \t]*```(?:python3?|py)?[ \t]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE | re.IGNORECASE)
-OPEN = re.compile(r"^[ \t]*```(?:python3?|py)[ \t]*\n", re.MULTILINE | re.IGNORECASE)
+FENCE = re.compile(r"\s*(`{3,}|~{3,})\s*([\w+#.-]*)\s*")
+PYTHON = ("python", "python3", "py", "py3")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The program's function is called."""
+    """A function of the program is called."""
 
+    function: str
     arguments: Sequence[Any]
     named: Mapping[str, Any]
     expected: Any
@@ -67,9 +69,8 @@ class Bench:
     def jail(self, harness: str) -> Jail:
         """The jail of this kind. Raises SandboxUnavailable."""
         if harness not in self.jails:
-            packages = self.packages if harness == "program" else ()
-            preload = [name.replace("-", "_") for name in packages]
-            self.jails[harness] = Jail(plan.blueprint(plan.isolation(), packages, preload, harness))
+            preload = [module for package in self.packages for module in plan.modules(package)]
+            self.jails[harness] = Jail(plan.blueprint(plan.isolation(), self.packages, preload, harness))
         return self.jails[harness]
 
     def alive(self) -> bool:
@@ -109,15 +110,17 @@ class CodeTestsGrader:
         except (InvalidVariable, ValueError) as error:
             return grader_fault("invalid_variable_error", str(error))
         program = find_program(sample.text)
-        if program is None:
-            return completion_fault("sample_parse_error", "there is no program", {"format": 0.0, "passed": 0.0})
         source = f"{prefix}{program}"
-        if len(source.encode(errors="replace")) > LARGEST_SOURCE:
-            detail = f"a program of more than {LARGEST_SOURCE:,} bytes"
-            return completion_fault("sample_parse_error", detail, {"format": 0.0, "passed": 0.0})
-        trial = _Trial(worker, source, function, config)
+        if program is None or len(source.encode(errors="replace")) > LARGEST_SOURCE:
+            why = f"a program of more than {LARGEST_SOURCE:,} bytes" if program else "there is no program"
+            return completion_fault("sample_parse_error", why, {"format": 0.0, "passed": 0.0})
+        if any(isinstance(test, Check) for test in tests):
+            worker.jail("checks")  # its start is not the completion's time
+        trial = _Trial(worker, source, prefix, config)
         try:
             failed = trial.run(tests)
+        except ValueError as error:
+            return grader_fault("invalid_variable_error", str(error))
         finally:
             trial.close()
         passed = 1 - len(failed) / len(tests)
@@ -135,13 +138,13 @@ class CodeTestsGrader:
 
 @dataclass
 class _Trial:
-    """One program before its tests."""
+    """One program before its tests. What the prefix brings along is called in a run without the program."""
 
     bench: Bench
     source: str
-    function: str
+    prefix: str
     config: CodeTests
-    called: Run | None = None
+    runs: dict[str, Run] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.deadline = time.monotonic() + self.config.time_limit
@@ -157,23 +160,25 @@ class _Trial:
         return failed
 
     def close(self) -> None:
-        """End the program."""
-        if self.called:
-            self.called.kill()
-            self.called = None
+        """End the runs."""
+        for run in self.runs.values():
+            run.kill()
+        self.runs.clear()
 
     def _fails(self, test: Test) -> tuple[str, str] | None:
-        """Kind and reason of a failure, None for a pass."""
+        """Kind and reason of a failure, None for a pass. Raises ValueError when the test itself is at fault."""
+        if time.monotonic() > self.deadline:
+            return "timeout", f"the time for all tests, {self.config.time_limit:g} s, was used up before"
         match test:
-            case Call(arguments, named, expected):
-                outcome = self._call(self.function, arguments, named)
+            case Call(function, arguments, named, expected):
+                outcome = self._call(self.source, function, arguments, named)
                 if outcome.kind != "value":
                     return outcome.kind, outcome.detail
                 if not compare.equal(outcome.value, expected, self.config.rel_tolerance):
-                    return "wrong", f"expected {expected!r:.200}, got {outcome.value!r:.200}"
+                    return "wrong", f"expected {shown(expected)}, got {shown(outcome.value)}"
             case Stream(given, wanted):
                 with self.bench.jail("program").run(
-                    self.source, self._limits(), name="__main__", stdin=given.encode(errors="surrogateescape")
+                    self.source, self._limits(), name="__main__", stdin=given.encode(errors="surrogatepass")
                 ) as run:
                     outcome = run.loaded()
                 if outcome.kind != "value" and (outcome.kind, outcome.detail) != ("exit", "exit status 0"):
@@ -185,29 +190,39 @@ class _Trial:
         return None
 
     def _checked(self, test: Check) -> tuple[str, str] | None:
+        brought = defined(self.prefix) - {test.functions[0]}
+        asked = 0
         with self.bench.jail("checks").start(self._limits()) as checks:
             checks.send({"source": test.source, "functions": test.functions})
             outcome = checks.loaded()
             while outcome.kind == "asks":
-                answer = self._call(*outcome.value)
+                asked += 1
+                if outcome.value is None:
+                    raise ValueError("a test calls the program with what is no plain data")
+                function, arguments, named = outcome.value
+                source = self.prefix if function in brought else self.source
+                answer = self._call(source, function, arguments, named)
                 if answer.kind not in ("value", "exception"):
                     return answer.kind, answer.detail
                 outcome = checks.ask((answer.kind, answer.value, answer.detail), self._left())
+        if not asked:
+            raise ValueError(f"a test never calls the program: {outcome.detail or test.source!r:.200}")
         if outcome.kind == "value":
             return None
         return ("wrong" if outcome.kind == "exception" else outcome.kind), outcome.detail
 
-    def _call(self, function: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> Outcome:
-        """A call of a function of the program; a program that has died is started again."""
-        if self.called is None or self.called.ended:
-            self.close()
-            self.called = self.bench.jail("program").run(self.source, self._limits())
-            loaded = self.called.loaded()
+    def _call(self, source: str, function: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> Outcome:
+        """A call of a function of a program; one that has died is started again."""
+        run = self.runs.get(source)
+        if run is None or run.ended:
+            if run:
+                run.kill()
+            run = self.runs[source] = self.bench.jail("program").run(source, self._limits())
+            loaded = run.loaded()
             if loaded.kind != "value":
-                self.close()
+                self.runs.pop(source).kill()
                 return loaded
-        frame = {"function": function, "args": list(arguments), "kwargs": dict(named)}
-        return self.called.ask(frame, self._left())
+        return run.ask({"function": function, "args": list(arguments), "kwargs": dict(named)}, self._left())
 
     def _limits(self) -> Limits:
         return Limits(seconds=self._left())
@@ -218,33 +233,84 @@ class _Trial:
 
 
 def find_program(text: str) -> str | None:
-    """The last ```python block, also one that was cut off; the whole text where it has none; None if empty."""
-    if blocks := FENCED.findall(text):
-        found = str(blocks[-1])
-    elif opening := list(OPEN.finditer(text)):
-        found = text[opening[-1].end() :]
+    """The last block marked as Python, or the last that is not marked; the whole text where it has no block.
+
+    A block may be cut off by the end of the text. None where there is nothing.
+    """
+    marked, unmarked, others = [], [], False
+    for language, block in _blocks(text.replace("\r\n", "\n")):
+        if language in PYTHON:
+            marked.append(block)
+        elif not language:
+            unmarked.append(block)
+        else:
+            others = True
+    if marked or unmarked:
+        found = (marked or unmarked)[-1]
     else:
-        found = text
+        found = "" if others else text
     return found if found.strip() else None
+
+
+def _blocks(text: str) -> Iterator[tuple[str, str]]:
+    """The fenced blocks with their languages."""
+    fence, language, lines = "", "", list[str]()
+    for line in text.splitlines(keepends=True):
+        mark = FENCE.fullmatch(line)
+        if mark and not fence:
+            fence, language, lines = mark[1], mark[2].lower(), []
+        elif mark and mark[1].startswith(fence) and not mark[2]:
+            yield language, "".join(lines)
+            fence = ""
+        elif fence:
+            lines.append(line)
+    if fence:
+        yield language, "".join(lines)
+
+
+def shown(value: Any) -> str:
+    """The value as Python writes it, shortened; what cannot be written, by its type."""
+    try:
+        return f"{value!r:.200}"
+    except (ValueError, RecursionError):  # an integer of thousands of digits
+        return f"a value of type {type(value).__name__} that is too large to show"
+
+
+def defined(source: str) -> set[str]:
+    """The functions that a program defines."""
+    try:
+        return {node.name for node in parsed(source).body if isinstance(node, ast.FunctionDef)}
+    except ValueError:  # half a function, which the completion ends
+        return set(re.findall(r"^def (\w+)", source, re.MULTILINE))
 
 
 def read_tests(value: Any, function: str) -> Iterator[Test]:
     """The tests that a row names, in any of the shapes of `CodeTests.tests`. Raises ValueError for others, and none."""
     if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            pass
+    if isinstance(value, str) and value.strip():
         yield _check(value, function)
     elif isinstance(value, Mapping) and {"inputs", "outputs"} <= value.keys():
-        if len(value["inputs"]) != len(value["outputs"]):
-            raise ValueError(f"there are {len(value['inputs'])} inputs and {len(value['outputs'])} outputs")
-        for given, wanted in zip(value["inputs"], value["outputs"], strict=True):
-            yield Call(given, {}, wanted) if value.get("fn_name") else Stream(_text(given), _text(wanted))
-    elif isinstance(value, Sequence) and value:
+        inputs, outputs = (_list(value[name], name) for name in ("inputs", "outputs"))
+        if len(inputs) != len(outputs) or not inputs:
+            raise ValueError(f"there are {len(inputs)} inputs and {len(outputs)} outputs")
+        name = value.get("fn_name")
+        for given, wanted in zip(inputs, outputs, strict=True):
+            if name:
+                yield Call(function or str(name), _list(given, "inputs"), {}, _plain(wanted))
+            else:
+                yield Stream(_text(given), _text(wanted))
+    elif isinstance(value, Sequence) and not isinstance(value, str) and value:
         yield from (_read_test(test, number, function) for number, test in enumerate(value, 1))
     else:
-        raise ValueError(f"no tests: {value!r:.200}")
+        raise ValueError(f"no tests: {shown(value)}")
 
 
 def _read_test(test: Any, number: int, function: str) -> Test:
-    if isinstance(test, str):
+    if isinstance(test, str) and test.strip():
         return _check(test, function)
     if isinstance(test, Mapping):
         if {"input", "output"} <= test.keys():
@@ -252,10 +318,28 @@ def _read_test(test: Any, number: int, function: str) -> Test:
         if "expected" in test and ("args" in test or "kwargs" in test):
             if not function:
                 raise ValueError(f"test {number} calls a function, but the grader's `function` names none")
-            return Call(test.get("args", ()), test.get("kwargs", {}), test["expected"])
+            named = test.get("kwargs", {})
+            if not isinstance(named, Mapping):
+                raise ValueError(f"the kwargs of test {number} are no object: {shown(named)}")
+            return Call(function, _list(test.get("args", ()), "args"), named, _plain(test["expected"]))
     raise ValueError(
-        f"test {number} is neither a text nor has it input and output, or args and expected: {test!r:.200}"
+        f"test {number} is neither a text nor has it input and output, or args and expected: {shown(test)}"
     )
+
+
+def _list(value: Any, name: str) -> Sequence[Any]:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return value
+    raise ValueError(f"{name} is no list: {shown(value)}")
+
+
+def _plain(value: Any) -> Any:
+    """An expected value. Raises ValueError where no program could answer it."""
+    try:
+        values.dumps(value)
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"what is expected is {error}") from error
+    return value
 
 
 def _check(source: str, function: str) -> Check:
@@ -268,10 +352,10 @@ def _check(source: str, function: str) -> Check:
     own |= {(node.asname or node.name).partition(".")[0] for node in nodes if isinstance(node, ast.alias)}
     others = sorted(called - own - set(dir(builtins)) - {"candidate", function})
     if not (functions := (function, *others) if function else tuple(others)):
-        raise ValueError(f"the grader's `function` names none, and the test calls none: {source!r:.200}")
+        raise ValueError(f"a test calls no function of the program: {source!r:.200}")
     return Check(source, functions)
 
 
 def _text(value: Any) -> str:
     """Input or output as text; TACO has them as lists of lines too."""
-    return value if isinstance(value, str) else "\n".join(map(str, value))
+    return value if isinstance(value, str) else "\n".join(map(str, _list(value, "input or output")))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
+SPACE = re.compile(r"(\s+)")
+NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 NEAR = 1e-9
 """Numbers so close are equal whatever their size."""
 
@@ -30,23 +33,22 @@ def same_output(found: str, expected: str, rel_tolerance: float) -> bool:
     """Equal lines but for white space at their ends and empty lines at the end; fractions have a tolerance."""
     left, right = _lines(found), _lines(expected)
     return len(left) == len(right) and all(
-        line == wanted or _same_words(line.split(), wanted.split(), rel_tolerance)
+        line == wanted or _same_words(SPACE.split(line), SPACE.split(wanted), rel_tolerance)
         for line, wanted in zip(left, right, strict=True)
     )
 
 
 def _same_words(found: list[str], expected: list[str], rel_tolerance: float) -> bool:
     return len(found) == len(expected) and all(
-        word == wanted or ("." in wanted and _same_number(word, wanted, rel_tolerance))
+        word == wanted
+        or bool(
+            "." in wanted
+            and NUMBER.fullmatch(word)
+            and NUMBER.fullmatch(wanted)
+            and _close(float(word), float(wanted), rel_tolerance)
+        )
         for word, wanted in zip(found, expected, strict=True)
     )
-
-
-def _same_number(found: str, expected: str, rel_tolerance: float) -> bool:
-    try:
-        return _close(float(found), float(expected), rel_tolerance)
-    except ValueError:
-        return False
 
 
 def _lines(text: str) -> list[str]:
@@ -67,11 +69,9 @@ def _number(value: Any) -> bool:
 
 
 def _frozen(value: Any) -> Any:
-    """What a set would hold in the place of a list."""
-    return (
-        tuple(map(_frozen, value))
-        if isinstance(value, (list, tuple))
-        else repr(value)
-        if isinstance(value, dict)
-        else value
-    )
+    """What a set would hold in the place of a list or set; a dict it cannot hold."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_frozen, value))
+    if isinstance(value, (set, frozenset)):
+        return frozenset(map(_frozen, value))
+    return object() if isinstance(value, dict) else value

@@ -10,8 +10,11 @@ from typing import Any
 from sharpen.config.graders import Plugin
 from sharpen.graders.base import finite, grader_fault
 from sharpen.plugins import load
+from sharpen.sandbox.run import printable
 from sharpen.types import Example, Grade, Sample
 
+MOST = 100
+"""Entries of a returned dict."""
 FAULT = "python_grader_runtime_error"
 
 
@@ -54,7 +57,11 @@ def read_return(returned: object) -> Grade:
         return Grade(_number(returned, "the function's return"))
     if "score" not in returned:
         raise ValueError(f'the returned dict has no "score", only {sorted(map(str, returned))}')
-    numbers = {str(name): _number(value, f"{name!r} in the returned dict") for name, value in returned.items()}
+    if len(returned) > MOST:
+        raise ValueError(f"the returned dict has more than {MOST} entries: {len(returned):,}")
+    numbers = {
+        printable(str(name)): _number(value, f"{name!r} in the returned dict") for name, value in returned.items()
+    }
     return Grade(numbers.pop("score"), numbers)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import sys
-from functools import cache
-from importlib import metadata
 
 from sharpen.config.graders import Python, parsed
 from sharpen.errors import GraderError
@@ -79,7 +77,10 @@ class PythonGrader:
     def grade(self, worker: Programmed, example: Example, sample: Sample) -> Grade:
         """Call the program with `{"output_text", "finish"}`, the episode's turns if any, and the item's fields."""
         seen = {"output_text": sample.text, "finish": sample.finish, **sample.turns()}
-        outcome = worker.call(seen, dict(example.item))
+        try:
+            outcome = worker.call(seen, dict(example.item))
+        except ValueError as error:
+            return grader_fault("invalid_variable_error", str(error))
         if outcome.kind != "value":
             return grader_fault(FAULT, f"{outcome.kind}: {outcome.detail}")
         try:
@@ -101,15 +102,10 @@ def imported(program: ast.Module) -> list[str]:
 
 def distribution(module: str) -> str:
     """The installed distribution that a module comes with. Raises GraderError when there is none."""
-    found = _distributions().get(module.partition(".")[0])
+    found = plan.distributions().get(module.partition(".")[0])
     if not found:
         raise GraderError(
             f"the grader imports {module!r}, which is not installed",
             remedy=f"{sys.executable} -m pip install 'sharpen[graders]' for the packages of OpenAI's image",
         )
-    return found
-
-
-@cache
-def _distributions() -> dict[str, str]:
-    return {module: names[0] for module, names in metadata.packages_distributions().items()}
+    return found[0]

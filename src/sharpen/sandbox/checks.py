@@ -13,6 +13,7 @@ import types
 from functools import partial
 from typing import Any
 
+from sharpen.sandbox import values
 from sharpen.sandbox.harness import answer, attempt, receive, reopen
 
 
@@ -25,9 +26,14 @@ def serve(channel: socket.socket) -> None:
     order = receive(channel)
     number = 0
 
-    def call(function: str, *arguments: Any, **named: Any) -> Any:
+    def call(function: str, /, *arguments: Any, **named: Any) -> Any:
         nonlocal number
-        answer(channel, number, ("asks", (function, list(arguments), named)))
+        asked: Any = (function, list(arguments), named)
+        try:
+            values.dumps(asked)
+        except (TypeError, ValueError):  # not the program's fault: None says so
+            asked = None
+        answer(channel, number, ("asks", asked))
         number += 1
         kind, value, detail = receive(channel)
         if kind == "value":
@@ -54,6 +60,9 @@ def _as_raised(detail: str) -> Exception:
     """What the program raised, so far as it is one of Python's own exceptions; checks may expect it."""
     name = detail.partition(":")[0].partition(" ")[0]
     kind = getattr(builtins, name, None)
-    if isinstance(kind, type) and issubclass(kind, Exception) and kind not in (UnicodeDecodeError, UnicodeEncodeError):
-        return kind(detail)
+    try:
+        if isinstance(kind, type) and issubclass(kind, Exception):
+            return kind(detail)
+    except TypeError:  # those of Unicode, and groups, need more than a message
+        pass
     return ProgramFailed(detail)

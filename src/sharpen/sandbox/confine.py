@@ -33,8 +33,8 @@ INSIDE = 1000
 """The user's and group's number inside."""
 NOBODY = 65534
 SCRATCH_FLAGS = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
-SCRATCH_FILES = 100_000
-"""Files and folders in a scratch folder."""
+BYTES_PER_FILE = 8192
+"""Of the disk limit: so much the kernel may need for an empty file or a link, beside its content."""
 
 SEATBELT = """(version 1)(deny default)(allow sysctl-read)(allow file-read-metadata)
 (allow file-read* (literal "/dev/null") (literal "/dev/urandom") {})"""
@@ -82,13 +82,17 @@ class Walls:
         """In the run: shut every door. Only descriptors 0 to 3 stay open."""
         if self.isolation == "full":
             linux.unshare(linux.CLONE_NEWNS)
-            options = f"size={limits.disk},nr_inodes={SCRATCH_FILES},mode=700"
-            linux.mount("scratch", SCRATCH, "tmpfs", SCRATCH_FLAGS, options)
+            flags = SCRATCH_FLAGS if limits.disk else SCRATCH_FLAGS | linux.MS_RDONLY  # size=0 were no limit
+            options = f"size={limits.disk or 4096},nr_inodes={8 + limits.disk // BYTES_PER_FILE},mode=700"
+            linux.mount("scratch", SCRATCH, "tmpfs", flags, options)
             os.chdir(SCRATCH)
         else:
             os.chdir("/")
-            if self.isolation == "reduced" and os.geteuid() == 0 and all(map(_for_everybody, self._readable)):
-                _stop_being_root()
+            if self.isolation == "reduced" and os.geteuid() == 0:
+                if all(map(_for_everybody, self._readable)):
+                    _stop_being_root()
+                else:  # root's files stay readable, but limits a user are this run's
+                    os.setresuid(_own_number(), 0, 0)
         die_with_parent()
         _limit(limits)
         if self.isolation == "none":
@@ -124,6 +128,7 @@ class Walls:
             _map(process, user, group)
             self._furnish({path: linux.tree(path) for path in (*self._readable, *DEVICES)})
         os.close(process)
+        linux.name_host("sandbox")
         child = os.fork()
         if child:
             _, status = os.waitpid(child, 0)
@@ -187,9 +192,8 @@ def _make_place(path: str, folder: bool) -> None:
 
 def _stop_being_root() -> None:
     """Become a user whom nobody else is, so that limits a user are limits of this zygote."""
-    own = 2_000_000 + os.getpid()
     os.setgroups([])
-    for number in (own, NOBODY):  # a container may not have so many users
+    for number in (_own_number(), NOBODY):  # a container may not have so many users
         try:
             os.setresgid(number, number, number)
             os.setresuid(number, number, number)
@@ -198,6 +202,10 @@ def _stop_being_root() -> None:
         linux.prctl(linux.PR_SET_DUMPABLE, 1)  # else its files in /proc belong to root
         return
     raise OSError("this container has no user but root")
+
+
+def _own_number() -> int:
+    return 2_000_000 + os.getpid()
 
 
 def _map(process: int, user: int, group: int) -> None:
@@ -221,6 +229,7 @@ def _limit(limits: Limits) -> None:
         ("RLIMIT_CORE", 0),
         ("RLIMIT_MEMLOCK", 0),
         ("RLIMIT_MSGQUEUE", 0),
+        ("RLIMIT_SIGPENDING", limits.threads),  # and so many timers
     ):
         kind = getattr(resource, name, None)
         if kind is not None:

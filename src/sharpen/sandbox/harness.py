@@ -25,8 +25,8 @@ from sharpen.sandbox import values
 
 HEADER = struct.Struct(">I")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-LONGEST = 1000
-"""Characters of an exception's message."""
+LONGEST = 1200
+"""Characters of a detail: an exception's message, and its place."""
 
 KINDS = ("value", "exception", "oom", "disk_limit", "denied", "exit", "asks")
 """What a run can say of itself; `asks` is no answer yet (`checks`)."""
@@ -106,7 +106,7 @@ def classify(error: BaseException) -> str:
     return "exception"
 
 
-def attempt(function: Callable[..., Any], *arguments: Any, **named: Any) -> Answer:
+def attempt(function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Answer:
     try:
         return "value", function(*arguments, **named)
     except BaseException as error:
@@ -129,7 +129,7 @@ def _function(program: types.ModuleType, name: str) -> Callable[..., Any]:
 def _said(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"exit status {0 if error.code is None else error.code!r:.200}"
-    return traceback.format_exception_only(error)[-1].strip()[:LONGEST]
+    return traceback.format_exception_only(error)[-1].strip()[: LONGEST - 100]
 
 
 def reopen() -> None:

@@ -93,13 +93,12 @@ class Jail:
         """Fork a run, which waits for its first frame."""
         ours, theirs = socket.socketpair()
         (out, out_end), (err, err_end) = os.pipe(), os.pipe()
-        with theirs, tempfile.TemporaryFile() as file:
-            file.write(stdin)
-            file.seek(0)
-            ends = [theirs.fileno(), file.fileno(), out_end, err_end]
+        given = _readable(stdin)
+        with theirs:
+            ends = [theirs.fileno(), given, out_end, err_end]
             socket.send_fds(self._control, [json.dumps(asdict(limits)).encode()], ends)
-        os.close(out_end)
-        os.close(err_end)
+        for end in ends[1:]:
+            os.close(end)
         said, descriptors = self._await("pid")
         ended = partial(self._ended, said["pid"])
         return Run(ended, ours, (out, err), limits, descriptors[0] if descriptors else -1, said["pid"])
@@ -158,3 +157,13 @@ class Jail:
     def _last_words(self) -> str:
         self._said.seek(0)
         return self._said.read().decode(errors="replace")[-WORDS:].strip()
+
+
+def _readable(content: bytes) -> int:
+    """A descriptor from which the content can be read, and which cannot be written to."""
+    if not content:
+        return os.open(os.devnull, os.O_RDONLY)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        return os.open(file.name, os.O_RDONLY)

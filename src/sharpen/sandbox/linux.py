@@ -54,6 +54,11 @@ def setns(descriptor: int, flags: int) -> None:
     _check(libc().setns(descriptor, flags), "setns")
 
 
+def name_host(name: str) -> None:
+    """Call this machine so, in this process's namespace."""
+    _check(libc().sethostname(name.encode(), ctypes.c_size_t(len(name))), "sethostname")
+
+
 def prctl(option: int, *arguments: int) -> None:
     """Change something about this process."""
     words = [ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[:4]]

@@ -33,6 +33,6 @@ class Limits:
     memory: int = 2 << 30  # bytes of address space, threads and all
     disk: int = 1 << 30  # bytes below its working directory; 0: it can write nowhere
     output: int = 1 << 20  # bytes to standard output and error together
-    answer: int = 16 << 20  # bytes of an answer
+    answer: int = 8 << 20  # bytes of an answer
     files: int = 256  # open at once
     threads: int = 64

@@ -7,7 +7,7 @@ import re
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
@@ -116,6 +116,22 @@ def surprises(tier: Isolation) -> list[str]:
     return [f"an attack succeeded: {name}" for name in attacks.value["succeeded"]]
 
 
+@cache
+def distributions() -> Mapping[str, Sequence[str]]:
+    """The installed distributions that each module comes with."""
+    return metadata.packages_distributions()
+
+
+def modules(package: str) -> list[str]:
+    """The modules that a distribution is imported by, but for its private ones."""
+    name = _normal(package)
+    return [
+        module
+        for module, owners in distributions().items()
+        if name in map(_normal, owners) and module.isidentifier() and not module.startswith("_")
+    ]
+
+
 @contextmanager
 def _bait() -> Iterator[tuple[Path, Path]]:
     """A file that a canary shall fail to read, and a folder that it shall fail to write to; anyone may do both."""
@@ -152,7 +168,7 @@ def _installed(packages: Iterable[str]) -> tuple[list[str], list[str]]:
     waiting, seen = list(packages), set[str]()
     folders, files = set[str](), set[str]()
     while waiting:
-        name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
+        name = _normal(waiting.pop())
         if name in seen:
             continue
         seen.add(name)
@@ -169,6 +185,11 @@ def _installed(packages: Iterable[str]) -> tuple[list[str], list[str]]:
         files |= {os.path.join(root, top) for top in tops if os.path.exists(os.path.join(root, top))}
         waiting += _required(found)
     return sorted(folders), sorted(files)
+
+
+def _normal(name: str) -> str:
+    """A distribution's name as PyPI compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _required(distribution: metadata.Distribution) -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from sharpen.errors import GraderError
 from sharpen.sandbox import values
-from sharpen.sandbox.harness import HEADER, KINDS
+from sharpen.sandbox.harness import HEADER, KINDS, LONGEST
 from sharpen.sandbox.outcome import Kind, Limits, Outcome
 
 CHUNK = 1 << 16
@@ -25,6 +25,11 @@ BY_SIGNAL: dict[int, tuple[Kind, str]] = {
     signal.SIGKILL: ("oom", "killed for memory"),  # by the system: our own kills are known as such
     signal.SIGSYS: ("denied", "made a forbidden system call"),
 }
+
+
+def printable(text: str) -> str:
+    """The text with lone surrogates, which no file takes, written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class SandboxUnavailable(GraderError):
@@ -66,10 +71,11 @@ class Run:
 
     def loaded(self, seconds: float | None = None) -> Outcome:
         """What came of executing the program. For a whole program (`__main__`) this is its end."""
-        return self._answer(seconds)
+        limit = self._limits.seconds if seconds is None else seconds
+        return self._answer(limit, time.monotonic() + limit)
 
     def call(self, function: str, *arguments: Any, **named: Any) -> Outcome:
-        """Call a function of the program with plain values."""
+        """Call a function of the program with plain values. Raises ValueError for others."""
         return self.ask({"function": function, "args": list(arguments), "kwargs": named})
 
     def ask(self, frame: Any, seconds: float | None = None) -> Outcome:
@@ -78,13 +84,24 @@ class Run:
             return Outcome("crashed", detail="the program has ended")
         if self._received or self._spoke():
             return self._end("crashed", "it answered before it was asked")
-        self.send(frame)
-        return self._answer(seconds)
+        limit = self._limits.seconds if seconds is None else seconds
+        deadline = time.monotonic() + limit
+        self._send(frame, deadline)
+        return self._answer(limit, deadline)
 
     def send(self, frame: Any) -> None:
-        """Send one frame. Should the run die over it, the answer will say so."""
-        body = pickle.dumps(frame)
-        self._channel.settimeout(self._limits.seconds)
+        """Send one frame. Should the run die over it, the answer will say so.
+
+        Raises ValueError for what is not plain.
+        """
+        self._send(frame, time.monotonic() + self._limits.seconds)
+
+    def _send(self, frame: Any, deadline: float) -> None:
+        try:
+            body = pickle.dumps(frame)
+        except Exception as error:  # whatever an object's own methods raise
+            raise ValueError(f"not plain data, so it cannot be sent: {type(error).__name__}: {error}") from error
+        self._channel.settimeout(max(deadline - time.monotonic(), 0.001))
         try:
             self._channel.sendall(HEADER.pack(len(body)) + body)
         except OSError:
@@ -110,9 +127,7 @@ class Run:
     ) -> None:
         self.kill()
 
-    def _answer(self, seconds: float | None) -> Outcome:
-        limit = self._limits.seconds if seconds is None else seconds
-        deadline = time.monotonic() + limit
+    def _answer(self, limit: float, deadline: float) -> Outcome:
         while True:
             frame = self._frame()
             if isinstance(frame, Outcome):
@@ -122,8 +137,9 @@ class Run:
             if frame is not None:
                 self._expected = 0
                 continue
-            ready = self._selector.select(max(deadline - time.monotonic(), 0))
-            if not ready:
+            left = deadline - time.monotonic()
+            ready = self._selector.select(left) if left > 0 else None
+            if not ready:  # also where it goes on sending and sending
                 return self._end("timeout", f"timed out after {limit:g} s")
             for key, _ in ready:
                 if key.fd != self._channel.fileno():
@@ -161,7 +177,7 @@ class Run:
         self._expected += 1
         if kind in ("value", "asks"):
             return self._outcome(kind, value=value)
-        return self._outcome(kind, detail=value if type(value) is str else "")
+        return self._outcome(kind, detail=printable(value[:LONGEST]) if type(value) is str else "")
 
     def _hear(self) -> bool:
         """Read what came over the channel; False where it has ended."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 ALWAYS = """
 read 0 63; write 1 64; readv 19 65; writev 20 66; pread64 17 67; pwrite64 18 68; preadv 295 69; pwritev 296 70
-lseek 8 62; open 2 -; openat 257 56; openat2 437 437; creat 85 -; close 3 57; close_range 436 436; stat 4 -
+lseek 8 62; open 2 -; openat 257 56; openat2 437 437; creat 85 -; close 3 57; stat 4 -
 fstat 5 80; lstat 6 -; newfstatat 262 79; statx 332 291; statfs 137 43; fstatfs 138 44; access 21 -; faccessat 269 48
 faccessat2 439 439; readlink 89 -; readlinkat 267 78; getdents 78 -; getdents64 217 61; getcwd 79 17; chdir 80 49
 fchdir 81 50; mkdir 83 -; mkdirat 258 34; rmdir 84 -; unlink 87 -; unlinkat 263 35; rename 82 -; renameat 264 38
@@ -33,7 +33,7 @@ sched_getscheduler 145 120; sched_get_priority_max 146 125; sched_get_priority_m
 getpid 39 172; gettid 186 178; getppid 110 173; getuid 102 174; geteuid 107 175; getgid 104 176; getegid 108 177
 getresuid 118 148; getresgid 120 150; getgroups 115 158; getpgid 121 155; getpgrp 111 -; getsid 124 156
 getpriority 140 141; getrlimit 97 163; capget 125 90; getrandom 318 278; exit 60 93; exit_group 231 94; wait4 61 260
-waitid 247 95; recvfrom 45 207; shutdown 48 210; getsockopt 55 209; getsockname 51 204; getpeername 52 205
+waitid 247 95; recvfrom 45 207; shutdown 48 210; getsockname 51 204; getpeername 52 205
 """
 """Name, number on x86-64, number on aarch64. Sockets are only ever a `socketpair`."""
 
@@ -44,7 +44,7 @@ chmod 90 -; fchmod 91 52; fchmodat 268 53; utimensat 280 88; utime 132 -; utimes
 
 RULED = """
 clone 56 220; clone3 435 435; fcntl 72 25; ioctl 16 29; kill 62 129; tgkill 234 131; prlimit64 302 261
-socketpair 53 199; sendto 44 206
+socketpair 53 199; sendto 44 206; close_range 436 436; getsockopt 55 209
 """
 """Allowed with some arguments only: see `_ruled`."""
 
@@ -52,8 +52,14 @@ AUDIT_ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 """The value of `seccomp_data.arch`, by `platform.machine()`."""
 
 CLONE_THREAD = 0x00010000
-FCNTL_COMMANDS = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1033, 1034)
-"""Copying descriptors, flags, locks and seals; not owners and signals (F_SETOWN, F_SETSIG), leases, pipe sizes."""
+CLONE_FILES = 0x00000400
+FCNTL_COMMANDS = (0, 1, 2, 3, 4, 1030)
+"""Copying descriptors, flags; not owners and signals (F_SETOWN, F_SETSIG), leases, pipe sizes, nor locks (each takes
+memory of the kernel, without a limit)."""
+SOCKET_OPTIONS = (3, 4, 7, 8, 38, 39)
+"""SO_TYPE, SO_ERROR, SO_SNDBUF, SO_RCVBUF, SO_PROTOCOL, SO_DOMAIN; not who is at the other end."""
+SEND_FLAGS = (0, 0x40, 0x4000, 0x4040)
+"""MSG_DONTWAIT, MSG_NOSIGNAL; not MSG_OOB."""
 IOCTL_REQUESTS = (0x5421, 0x5451, 0x5450, 0x541B)
 """FIONBIO, FIOCLEX, FIONCLEX, FIONREAD: what a file of any kind knows. Nothing here is a terminal."""
 
@@ -98,15 +104,20 @@ def _ruled(name: str, pid: int) -> Iterator[Instruction]:
     if name == "clone3":  # its flags lie in memory, where no filter can look: glibc then takes clone
         yield _refuse(errno.ENOSYS)
         return
-    if name == "clone":  # threads, no processes
-        yield from ((LOAD, 0, 0, ARGUMENTS), (BITS, 0, 1, CLONE_THREAD), (RETURN, 0, 0, ALLOW))
+    if name == "clone":  # threads, no processes; and descriptors are counted together
+        yield from (
+            (LOAD, 0, 0, ARGUMENTS),
+            (BITS, 0, 2, CLONE_THREAD),
+            (BITS, 0, 1, CLONE_FILES),
+            (RETURN, 0, 0, ALLOW),
+        )
     elif name == "sendto":  # no address: both halves of the pointer are 0
         yield from (
             (LOAD, 0, 0, ARGUMENTS + 4 * 8),
-            (EQUAL, 0, 3, 0),
+            (EQUAL, 0, 3 + 2 * len(SEND_FLAGS), 0),
             (LOAD, 0, 0, ARGUMENTS + 4 * 8 + 4),
-            (EQUAL, 0, 1, 0),
-            (RETURN, 0, 0, ALLOW),
+            (EQUAL, 0, 1 + 2 * len(SEND_FLAGS), 0),
+            *_among(3, SEND_FLAGS),
         )
     else:
         argument, values = {
@@ -116,6 +127,8 @@ def _ruled(name: str, pid: int) -> Iterator[Instruction]:
             "tgkill": (0, (pid,)),
             "prlimit64": (0, (0,)),  # of this process
             "socketpair": (0, (1,)),  # AF_UNIX
+            "close_range": (2, (0, 4)),  # now or at exec; no table of descriptors for each thread
+            "getsockopt": (2, SOCKET_OPTIONS),
         }[name]
         yield from _among(argument, values)
     yield _refuse(errno.ENOTTY if name == "ioctl" else errno.EPERM)

@@ -9,11 +9,18 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 DEEPEST = 100
 """Levels of nesting; a value that refers to itself has more."""
+
+CONTAINERS = 500_000
+"""Brackets in a value: an empty list takes 100 times as much memory as it has characters."""
+
+COLLISIONS = 1000
+"""Keys of one hash that a set or dict may have: integers can be chosen to collide."""
 
 WHOLE = 1 << 53
 """Integers from here on are written in hexadecimal: other readers of JSON would round them."""
@@ -35,6 +42,8 @@ def dumps(value: object) -> bytes:
 def loads(text: bytes) -> Any:
     """The value that `dumps` wrote. Raises ValueError for anything else; it may come from an enemy."""
     try:
+        if text.count(b"[") > CONTAINERS:
+            raise ValueError(f"more than {CONTAINERS:,} lists in it")
         return _decode(DECODER.decode(text.decode()), DEEPEST)
     except (TypeError, KeyError, RecursionError, UnicodeDecodeError) as error:
         raise ValueError(f"no plain value: {error}") from error
@@ -70,8 +79,6 @@ def _encode(value: Any, depth: int) -> Any:
 
 def _decode(value: Any, depth: int) -> Any:
     if not isinstance(value, list):
-        if isinstance(value, dict):
-            raise ValueError("no plain value: an object")
         return value
     if not depth:
         raise ValueError(f"nested more than {DEEPEST} levels deep")
@@ -86,14 +93,24 @@ def _decode(value: Any, depth: int) -> Any:
             return bytes.fromhex(digits)
         case [str(kind), list(parts)] if kind in BUILD:
             if kind == "dict":
-                return {_decode(key, depth - 1): _decode(part, depth - 1) for key, part in parts}
-            return BUILD[kind]([_decode(part, depth - 1) for part in parts])
+                pairs = [(_decode(key, depth - 1), _decode(part, depth - 1)) for key, part in parts]
+                _spread([key for key, _ in pairs])
+                return dict(pairs)
+            inner = [_decode(part, depth - 1) for part in parts]
+            return BUILD[kind](inner if kind in ("list", "tuple") else _spread(inner))
     raise ValueError(f"no plain value: {value!r:.80}")
 
 
-def _refuse(name: str) -> Any:
-    raise ValueError(f"no plain value: {name}")
+def _spread(keys: list[Any]) -> list[Any]:
+    """The keys, unless so many of them have one hash that building a table of them would take for ever."""
+    if len(keys) > COLLISIONS and max(Counter(map(hash, keys)).values()) > COLLISIONS:
+        raise ValueError(f"no plain value: more than {COLLISIONS} keys with one hash")
+    return keys
 
 
-DECODER = json.JSONDecoder(parse_constant=_refuse)
+def _refuse(name: object) -> Any:
+    raise ValueError(f"no plain value: {name!r:.80}")
+
+
+DECODER = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=_refuse)
 ENCODER = json.JSONEncoder(separators=(",", ":"))
