@@ -139,7 +139,7 @@ def test_the_example_in_the_docs_grades_as_it_says() -> None:
     import yaml
 
     text = (Path(__file__).parents[2] / "docs/graders.md").read_text()
-    (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (example,) = (block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "type: multi" in block)
     config = Multi.model_validate(yaml.safe_load(example)["grader"])
     right, long, wrong = graded(config, "7", "7 " * 50, "8")
     assert (right.score, long.score, wrong.score) == (1.0, 0.9, 0.0)

@@ -27,6 +27,7 @@ from sharpen.sandbox.run import Run
 from sharpen.types import Example, Grade, Sample
 
 FENCE = re.compile(r"\s*(`{3,}|~{3,})\s*([\w+#.-]*)\s*")
+LINE = re.compile(r"[^\n]*\n|[^\n]+")
 PYTHON = ("python", "python3", "py", "py3")
 
 
@@ -178,7 +179,7 @@ class _Trial:
                     return "wrong", f"expected {shown(expected)}, got {shown(outcome.value)}"
             case Stream(given, wanted):
                 with self.bench.jail("program").run(
-                    self.source, self._limits(), name="__main__", stdin=given.encode(errors="surrogatepass")
+                    self.source, self._limits(), name="__main__", stdin=given.encode()
                 ) as run:
                     outcome = run.loaded()
                 if outcome.kind != "value" and (outcome.kind, outcome.detail) != ("exit", "exit status 0"):
@@ -238,7 +239,7 @@ def find_program(text: str) -> str | None:
     A block may be cut off by the end of the text. None where there is nothing.
     """
     marked, unmarked, others = [], [], False
-    for language, block in _blocks(text.replace("\r\n", "\n")):
+    for language, block in _blocks(text):
         if language in PYTHON:
             marked.append(block)
         elif not language:
@@ -255,7 +256,7 @@ def find_program(text: str) -> str | None:
 def _blocks(text: str) -> Iterator[tuple[str, str]]:
     """The fenced blocks with their languages."""
     fence, language, lines = "", "", list[str]()
-    for line in text.splitlines(keepends=True):
+    for line in LINE.findall(text):
         mark = FENCE.fullmatch(line)
         if mark and not fence:
             fence, language, lines = mark[1], mark[2].lower(), []
