@@ -161,6 +161,29 @@ def learning(document: Document) -> str:
     return f"{plot}\n\n{table(heads, rows)}\n\nVerdict: {document['verdict']}."
 
 
+def sandbox(document: Document) -> str:
+    """What jails cost."""
+    ours, peer = document["ours"], document["peer"]
+    growth = ours["growth"]
+    before, after = growth["before"], growth["after"]
+    rows = [
+        [f"a fresh run, {name}", f"{one['median']:.1f} ms (95 % of them below {one['p95']:.1f})"]
+        for name, one in (("standard library", ours["fresh_stdlib_ms"]), ("numpy loaded", ours["fresh_numpy_ms"]))
+    ]
+    rows += [
+        ["fresh runs, two at a time", f"{ours['fresh_runs_per_second']:.0f} a second"],
+        ["grades by a program that stays", f"{ours['persistent_grades_per_second']:,.0f} a second"],
+        ["a plain `python -I -S -c`, no walls", f"{peer['plain_process_ms']['median']:.1f} ms"],
+        [
+            f"growth over {growth['runs']:,} runs",
+            f"descriptors {before['descriptors']} → {after['descriptors']}, "
+            f"processes {before['processes']} → {after['processes']}, "
+            f"memory {before['resident_bytes'] / 1e6:.0f} → {after['resident_bytes'] / 1e6:.0f} MB",
+        ],
+    ]
+    return with_source(document, table([f"{document['isolation']}, as {document['user']}", ""], rows))
+
+
 def _measurements(document: Document) -> list[tuple[str, str, Document]]:
     sides = (("sharpen", document["ours"]), ("TRL", document["peer"]))
     return [(side, name, one) for side, measured in sides for name, one in measured.items()]

@@ -49,6 +49,7 @@ PAGES: dict[str, dict[str, tuple[str, Make]]] = {
         "profile": ("bench/profile.json", tables.profile),
         "gains": ("bench/gains.json", tables.gains),
         "learning": ("bench/learning.json", tables.learning),
+        "sandbox": ("bench/sandbox.json", tables.sandbox),
     },
 }
 """The tables of each page: the file of figures, and what makes a table of it."""

@@ -119,14 +119,14 @@ def test_an_attack_fails_in_the_reduced_tier(attack: Attack, bait: Host) -> None
 
 
 @as_root
-def test_all_attacks_fail_for_another_user_too(tmp_path: Path) -> None:
-    found = report(tmp_path, user=USER)
+def test_all_attacks_fail_for_another_user_too() -> None:
+    found = report(user=USER)
     assert (found["user"], found["isolation"], found["attacks"]) == (USER, "full", len(ATTACKS))
     assert not found["wrong"], _lines(found["wrong"])
 
 
-def test_a_container_has_the_reduced_tier_and_the_attacks_fail_there(tmp_path: Path) -> None:
-    found = report(tmp_path, "--container", "--tiers", "reduced", "--attacks", ",".join(IN_A_CONTAINER))
+def test_a_container_has_the_reduced_tier_and_the_attacks_fail_there() -> None:
+    found = report("--container", "--tiers", "reduced", "--attacks", ",".join(IN_A_CONTAINER))
     assert (found["isolation"], found["attacks"]) == ("reduced", len(IN_A_CONTAINER))
     assert not found["wrong"], _lines(found["wrong"])
 

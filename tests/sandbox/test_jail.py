@@ -242,6 +242,39 @@ def go():
         plan.blueprint("full", ["no-such-package"])
 
 
+@pytest.mark.parametrize("tier", ["full", "reduced"])
+def test_a_hidden_folder_below_a_readable_one_cannot_be_read_but_for_what_is_named_in_it(
+    tier: Isolation, tmp_path: Path
+) -> None:
+    if plan.surprises(tier):
+        pytest.skip(f"no {tier} sandbox here")
+    for name in ("open/a", "open/hidden/b", "open/hidden/named/c"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name[-1])
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.is_relative_to("/tmp") and folder != Path("/tmp"):
+            folder.chmod(0o755)
+    base = plan.blueprint(tier)
+    blueprint = replace(
+        base,
+        readable=(*base.readable, str(tmp_path / "open"), str(tmp_path / "open/hidden/named")),
+        hidden=(*base.hidden, str(tmp_path / "open/hidden")),
+    )
+    look = """
+def go(path):
+    try:
+        return open(path).read()
+    except OSError as error:
+        return type(error).__name__
+"""
+    with Jail(blueprint) as jail, jail.run(look, LIMITS) as run:
+        assert run.loaded().kind == "value"
+        found = [
+            run.call("go", str(tmp_path / name)).value for name in ("open/a", "open/hidden/b", "open/hidden/named/c")
+        ]
+    assert found == ["a", "FileNotFoundError" if tier == "full" else "PermissionError", "c"]
+
+
 def test_the_packages_of_openais_image_work_inside() -> None:
     names = [
         re.split(r"[<>=]", line)[0]

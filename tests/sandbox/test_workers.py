@@ -186,13 +186,20 @@ def test_a_failing_factory_is_one_clear_error() -> None:
             asyncio.run(bad.map([1, 2, 3], 1.0))
 
 
+def _is_worker(process: Any) -> bool:
+    try:
+        return "sharpen.sandbox.worker" in process.cmdline()
+    except psutil.Error:  # another test's, that has just ended
+        return False
+
+
 def test_start_starts_all_workers_once() -> None:
     with WorkerPool(calling, size=2) as two:
 
         async def children() -> list[int]:
             await two.start()
             await two.start()
-            return [child.pid for child in psutil.Process().children() if "sharpen.sandbox.worker" in child.cmdline()]
+            return [child.pid for child in psutil.Process().children() if _is_worker(child)]
 
         started = asyncio.run(children())
         assert {outcome.value for outcome in outcomes(two, *[os.getpid] * 8)} <= set(started)

@@ -27,41 +27,57 @@ NAMESPACES = 0x7E020000
 PRIVILEGED = (165, 166, 155, 272, 308, 428, 429, 430, 431, 432, 433, 442)
 """mount, umount2, pivot_root, unshare, setns, open_tree, move_mount, fsopen and its kin, mount_setattr."""
 
-HOME = """
+ENTER = """
 set -e
-home=$1 user=$2
-shift 2
-if [ -n "$home" ]; then
-  mkdir -p "$SCRATCH/home"
-  mount --bind "$home" "$SCRATCH/home"
-  top=/$(echo "$home" | cut -d/ -f2)
-  mount -t tmpfs -o mode=755 tmpfs "$top"
-  mkdir -p "$home"
-  mount --move "$SCRATCH/home" "$home"
+user=$1 tops=$2 paths=$3
+shift 3
+if [ -n "$tops" ]; then
+  mount -t tmpfs tmpfs /mnt
+  number=0
+  for path in $paths; do
+    number=$((number + 1))
+    mkdir /mnt/$number
+    mount --bind "$path" /mnt/$number
+  done
+  for top in $tops; do mount -t tmpfs -o mode=1777 tmpfs "$top"; done
+  number=0
+  for path in $paths; do
+    number=$((number + 1))
+    mkdir -p "$path"
+    mount --move /mnt/$number "$path"
+  done
 fi
+cd "$REPOSITORY"
 exec setpriv --reuid "$user" --regid "$user" --clear-groups --bounding-set=-all --inh-caps=-all "$@"
 """
-"""In a mount namespace of its own: opens the way to Python, should only root have it, and becomes the user."""
+"""In a mount namespace of its own: opens the way to Python and this repository, should only root have it, and becomes
+the user."""
 
 
-def report(scratch: Path, *arguments: str, user: int = 0) -> dict[str, Any]:
+def report(*arguments: str, user: int = 0) -> dict[str, Any]:
     """What this module prints, run as that user (0: as who we are)."""
-    command = [sys.executable, "-m", "tests.sandbox.unprivileged", *arguments]
-    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}", "PYTHONDONTWRITEBYTECODE": "1"}
-    if user:
-        environment |= {"SCRATCH": str(scratch), "HOME": "/tmp", "TMPDIR": "/tmp"}
-        command = ["unshare", "-m", "sh", "-c", HOME, "sh", _closed_home(), str(user), *command]
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=600)
+    done = run([sys.executable, "-m", "tests.sandbox.unprivileged", *arguments], user)
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def _closed_home() -> str:
-    """The folder in root's home that Python lies in, where others may not enter it."""
-    python = Path(sys.base_prefix).resolve()
-    closed = [path for path in python.parents if len(path.parts) > 1 and not path.stat().st_mode & 1]
-    return str(closed[0] / python.relative_to(closed[0]).parts[0]) if closed else ""
+def run(command: list[str], user: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a command in this repository as that user (0: as who we are)."""
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}", "PYTHONDONTWRITEBYTECODE": "1"}
+    if user:
+        environment |= {"REPOSITORY": str(REPOSITORY), "HOME": "/tmp", "TMPDIR": "/tmp"}
+        tops, paths = _closed()
+        command = ["unshare", "-m", "sh", "-c", ENTER, "sh", str(user), " ".join(tops), " ".join(paths), *command]
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=900)
+
+
+def _closed() -> tuple[list[str], list[str]]:
+    """The top folders on the way to what is needed that others may not go, and all that is needed below them."""
+    needed = {Path(path).resolve() for path in (sys.base_prefix, sys.prefix, REPOSITORY)}
+    needed = {path for path in needed if not any(other in path.parents for other in needed)}
+    tops = {f"/{path.parts[1]}" for path in needed if any(not way.stat().st_mode & 1 for way in (path, *path.parents))}
+    return sorted(tops), sorted(str(path) for path in needed if f"/{path.parts[1]}" in tops)
 
 
 def contain() -> None:

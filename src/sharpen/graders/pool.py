@@ -139,8 +139,11 @@ def _read(outcome: Outcome, config: SingleGrader) -> Grade:
     ours = config.place == "jail"
     kind = "other_error" if ours else "python_grader_runtime_error"
     if outcome.kind == "value":
-        score, metrics, explanation, fault = outcome.value
-        return finite(Grade(score, metrics, explanation, Fault(*fault) if fault else None), kind)
+        try:
+            score, metrics, explanation, fault = outcome.value
+            return finite(Grade(score, metrics, str(explanation), Fault(*fault) if fault else None), kind)
+        except (TypeError, ValueError, AttributeError) as error:  # only a library that was broken into says such things
+            return grader_fault(kind, f"no grade: {error}")
     if outcome.kind != "exception" and ours:
         return completion_fault(outcome.kind, outcome.detail)
     return grader_fault(kind, outcome.detail)

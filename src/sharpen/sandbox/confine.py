@@ -13,7 +13,7 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from sharpen.sandbox import linux, syscalls
@@ -25,7 +25,6 @@ Isolation = Literal["full", "reduced", "none"]
 BOX = "/box"
 """Landlock's rule is on this folder; the run's scratch folder is mounted in it."""
 SCRATCH = f"{BOX}/tmp"
-EMPTY = "/empty"
 FIRST = 1
 """The number of the first process in a pid namespace."""
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
@@ -61,10 +60,10 @@ class Walls:
             return
         if self.isolation == "full":
             self._leave()
-            self._rules = _out_of_the_way(linux.ruleset(["/"], [BOX]))
+            self._rules = _out_of_the_way(linux.ruleset({"/": linux.READ, BOX: linux.READ | linux.WRITE}))
             self._self = _out_of_the_way(os.pidfd_open(os.getpid()))
         else:
-            self._rules = _out_of_the_way(linux.ruleset([*self._readable, *DEVICES], []))
+            self._rules = _out_of_the_way(linux.ruleset(dict(self._visible())))
         linux.bound_capabilities()
         self._filter = syscalls.program(platform.machine(), self.isolation == "full", FIRST)
 
@@ -108,6 +107,17 @@ class Walls:
             os.closerange(4, 1 << 16)
             _seatbelt(self._readable)
 
+    def _visible(self) -> Iterator[tuple[str, int]]:
+        """What Landlock allows where it has to hide folders by itself: of theirs, the names only."""
+        for path in (*self._readable, *DEVICES):
+            if not any(_within(hidden, path) for hidden in self._hidden):
+                yield path, linux.READ
+                continue
+            yield path, linux.LIST
+            for entry in os.scandir(path):
+                if not any(_within(entry.path, hidden) for hidden in self._hidden):
+                    yield entry.path, linux.READ
+
     def _leave(self) -> None:
         root = os.geteuid() == 0
         trees = {path: linux.tree(path) for path in (*self._readable, *DEVICES)} if root else {}
@@ -140,19 +150,18 @@ class Walls:
         linux.mount("", "/", "", linux.MS_REC | linux.MS_PRIVATE)
         linux.mount("root", "/tmp", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=1m,mode=755")
         os.chdir("/tmp")
-        for path in (SCRATCH, EMPTY):
-            os.makedirs(f".{path}")
-        os.symlink(SCRATCH.lstrip("/"), "tmp")
-        for path, tree in trees.items():
-            _make_place(f".{path}", os.path.isdir(f"/proc/self/fd/{tree}"))
-            attributes = linux.MS_RDONLY | linux.MS_NOSUID
-            linux.place(tree, f".{path}", attributes | (linux.MS_NOEXEC if path in DEVICES else linux.MS_NODEV))
-            os.close(tree)
+        os.makedirs(f".{SCRATCH}")
+        if not any(_within(path, "/tmp") for path in trees):  # a virtual environment may lie there
+            os.symlink(SCRATCH.lstrip("/"), "tmp")
+        inner = {path for path in trees if any(_within(path, hidden) for hidden in self._hidden)}
+        for path in trees.keys() - inner:
+            _put(trees[path], path)
         for path in self._hidden:
-            empty = linux.tree(f".{EMPTY}")
-            linux.place(empty, f".{path}", linux.MS_RDONLY)
-            os.close(empty)
-        linux.restrict(linux.AT_FDCWD, ".", linux.MS_RDONLY)
+            linux.mount("hidden", f".{path}", "tmpfs", SCRATCH_FLAGS & ~linux.MS_NOEXEC, "size=1m,mode=755")
+        for path in inner:
+            _put(trees[path], path)
+        for path in (*self._hidden, ""):
+            linux.restrict(linux.AT_FDCWD, f".{path}", linux.MS_RDONLY)
         # For what libraries write when they are loaded; each run's own scratch folder is mounted over it.
         linux.mount("loading", f".{SCRATCH}", "tmpfs", SCRATCH_FLAGS, "size=16m,mode=1777")
         linux.pivot(platform.machine())
@@ -184,10 +193,20 @@ def _out_of_the_way(descriptor: int) -> int:
     return high
 
 
-def _make_place(path: str, folder: bool) -> None:
-    os.makedirs(path if folder else os.path.dirname(path), exist_ok=True)
+def _put(tree: int, path: str) -> None:
+    """A tree of mounts at its path below the working directory, read-only; it is closed."""
+    target = f".{path}"
+    folder = os.path.isdir(f"/proc/self/fd/{tree}")
+    os.makedirs(target if folder else os.path.dirname(target), exist_ok=True)
     if not folder:
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY))
+    attributes = linux.MS_RDONLY | linux.MS_NOSUID
+    linux.place(tree, target, attributes | (linux.MS_NOEXEC if path in DEVICES else linux.MS_NODEV))
+    os.close(tree)
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def _stop_being_root() -> None:

@@ -107,6 +107,7 @@ def classify(error: BaseException) -> str:
 
 
 def attempt(function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Answer:
+    """What comes of a call, whatever it raises."""
     try:
         return "value", function(*arguments, **named)
     except BaseException as error:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sharpen.sandbox.confine import Isolation
+from sharpen.sandbox.confine import SCRATCH, Isolation
 from sharpen.sandbox.outcome import Limits
 from sharpen.sandbox.process import THREADS
 from sharpen.sandbox.run import Run, SandboxUnavailable
@@ -27,6 +27,7 @@ BOOT = "import sys; sys.path.append(sys.argv[2]); from sharpen.sandbox.zygote im
 ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "HOME": "/tmp",
+    "TMPDIR": SCRATCH,
     "LANG": "C.UTF-8",
     "MALLOC_ARENA_MAX": "1",  # else each thread reserves 64 MB of the address space, which is what is limited
     **dict.fromkeys(THREADS, "1"),
@@ -52,7 +53,7 @@ class Blueprint:
 
 
 class Jail:
-    """One zygote, for one run at a time."""
+    """One zygote, and its runs."""
 
     def __init__(self, blueprint: Blueprint) -> None:
         """Start it. Raises SandboxUnavailable when the system refuses, with its words."""
@@ -99,7 +100,13 @@ class Jail:
             socket.send_fds(self._control, [json.dumps(asdict(limits)).encode()], ends)
         for end in ends[1:]:
             os.close(end)
-        said, descriptors = self._await("pid")
+        try:
+            said, descriptors = self._await("pid")
+        except BaseException:
+            ours.close()
+            os.close(out)
+            os.close(err)
+            raise
         ended = partial(self._ended, said["pid"])
         return Run(ended, ours, (out, err), limits, descriptors[0] if descriptors else -1, said["pid"])
 

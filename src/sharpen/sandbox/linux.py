@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -28,7 +29,9 @@ PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 OPEN_TREE, MOVE_MOUNT, MOUNT_SETATTR = 428, 429, 442  # numbers from 424 on are the same everywhere
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
 
-READ = 1 << 2 | 1 << 3
+LIST = 1 << 3
+"""Landlock: list a folder."""
+READ = 1 << 2 | LIST
 """Landlock: read a file, list a folder."""
 WRITE = 1 << 1 | sum(1 << bit for bit in (4, 5, 7, 8, 12, 13, 14))
 """Landlock: write, remove, make folders, files and links, move between folders, truncate; no devices or sockets."""
@@ -126,8 +129,8 @@ def landlock_version() -> int:
         return 0
 
 
-def ruleset(readable: list[str], writable: list[str]) -> int:
-    """A descriptor of Landlock's rules: files may be read below the one, changed below the other; no network."""
+def ruleset(rights: Mapping[str, int]) -> int:
+    """A descriptor of Landlock's rules: these rights over files, at the path and below; no network."""
     version = landlock_version()
     files = (1 << ABI_HANDLES.get(version, 16)) - 1
     network = 3 if version >= 4 else 0  # bind and connect by TCP
@@ -135,13 +138,12 @@ def ruleset(readable: list[str], writable: list[str]) -> int:
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     attributes = struct.pack("=QQQ", files, network, scopes)[:size]
     rules = _call(LANDLOCK_CREATE_RULESET, attributes, size, 0, what="landlock_create_ruleset")
-    for paths, rights in ((readable, READ), (writable, READ | WRITE)):
-        for path in paths:
-            descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            allowed = rights & files & (~0 if os.path.isdir(path) else FILE)
-            rule = struct.pack("=Qi", allowed, descriptor)
-            _call(LANDLOCK_ADD_RULE, rules, 1, rule, 0, what=f"landlock_add_rule {path}")
-            os.close(descriptor)
+    for path, right in rights.items():
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        allowed = right & files & (~0 if os.path.isdir(path) else FILE)
+        rule = struct.pack("=Qi", allowed, descriptor)
+        _call(LANDLOCK_ADD_RULE, rules, 1, rule, 0, what=f"landlock_add_rule {path}")
+        os.close(descriptor)
     return rules
 
 

@@ -56,7 +56,7 @@ def blueprint(
         isolation,
         path=(standard, dynamic, *folders),
         readable=(*_without_nested((standard, dynamic, *_libraries())), *files),
-        hidden=tuple(path for path in hidden if path not in folders),
+        hidden=hidden,
         preload=(*STANDARD, *preload),
         harness=harness,
     )
