@@ -63,11 +63,16 @@ def serve(channel: socket.socket) -> None:
 
 def receive(channel: socket.socket) -> Any:
     """The next frame's value. Ends the process where there is none."""
-    try:
-        (length,) = HEADER.unpack(_exactly(channel, HEADER.size))
-        return pickle.loads(_exactly(channel, length))
-    except EOFError:
-        os._exit(0)
+    received = bytearray()
+    length = HEADER.size
+    while len(received) < length:
+        chunk = channel.recv(1 << 16)
+        if not chunk:
+            os._exit(0)
+        received += chunk
+        if len(received) >= HEADER.size:
+            length = HEADER.size + HEADER.unpack_from(received)[0]
+    return pickle.loads(memoryview(received)[HEADER.size :])
 
 
 def answer(channel: socket.socket, number: int, found: Answer) -> None:
@@ -148,13 +153,3 @@ def _flush() -> None:
             stream.flush()
         except BaseException:
             continue
-
-
-def _exactly(channel: socket.socket, length: int) -> bytes:
-    received = bytearray()
-    while len(received) < length:
-        chunk = channel.recv(min(length - len(received), 1 << 20))
-        if not chunk:
-            raise EOFError
-        received += chunk
-    return bytes(received)

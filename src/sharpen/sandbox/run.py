@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import select
-import selectors
 import signal
 import socket
 import time
@@ -55,14 +54,15 @@ class Run:
         self._process = process  # a pidfd, or -1
         self._pid = pid
         self._printed = (bytearray(), bytearray())
+        self._silent: set[int] = set()  # pipes that have ended
         self._total = 0  # bytes printed since the last answer
         self._received = bytearray()
         self._expected = -1  # the number of the answer that comes next; -1: the walls stand
         self._ended = False
-        self._selector = selectors.DefaultSelector()
+        self._sources = select.poll()
         for source in (channel.fileno(), *pipes):
             os.set_blocking(source, False)
-            self._selector.register(source, selectors.EVENT_READ)
+            self._sources.register(source, select.POLLIN)
 
     @property
     def ended(self) -> bool:
@@ -116,7 +116,6 @@ class Run:
             if descriptor >= 0:
                 os.close(descriptor)
         self._pipes, self._process = (-1, -1), -1
-        self._selector.close()
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -138,12 +137,12 @@ class Run:
                 self._expected = 0
                 continue
             left = deadline - time.monotonic()
-            ready = self._selector.select(left) if left > 0 else None
+            ready = self._sources.poll(1000 * left + 1) if left > 0 else None
             if not ready:  # also where it goes on sending and sending
                 return self._end("timeout", f"timed out after {limit:g} s")
-            for key, _ in ready:
-                if key.fd != self._channel.fileno():
-                    self._listen(self._pipes.index(key.fd))
+            for source, _ in ready:  # what was printed before an answer is there when the answer is
+                if source in self._pipes:
+                    self._listen(self._pipes.index(source))
                 elif not self._hear():
                     return self._obituary()
             if self._total > self._limits.output:
@@ -164,10 +163,6 @@ class Run:
 
     def _read(self, frame: bytes) -> Outcome:
         """The outcome that a frame tells of; the frame may be forged, which gains nothing but this outcome."""
-        for index in (0, 1):
-            self._listen(index)
-        if self._total > self._limits.output:
-            return self._end("output_limit", f"printed more than {self._limits.output:,} bytes")
         try:
             number, kind, value = values.loads(frame)
         except (ValueError, TypeError):
@@ -196,8 +191,9 @@ class Run:
             chunk = os.read(self._pipes[index], CHUNK)
         except BlockingIOError:
             return
-        if not chunk and self._pipes[index] in self._selector.get_map():
-            self._selector.unregister(self._pipes[index])
+        if not chunk and self._pipes[index] not in self._silent:  # closed: it would be ready for ever
+            self._sources.unregister(self._pipes[index])
+            self._silent.add(self._pipes[index])
         self._printed[index].extend(chunk)
         self._total += len(chunk)
         if len(chunk) == CHUNK and self._total <= self._limits.output:
