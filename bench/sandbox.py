@@ -3,7 +3,9 @@
     python -m bench.sandbox [--runs 5000] [--out bench/sandbox.json]
 
 `fresh` figures are milliseconds from asking for a run to its answer.
-`runs_per_second` is that of the pool a GraderPool has. `growth` compares this process and the zygote before and after
+`fresh_runs_per_second` is that of the two
+workers a GraderPool has; `persistent_grades_per_second` that of one and of two, whose threads get into each other's way
+where a grade takes no time at all. `growth` compares this process and the zygote before and after
 `--runs` runs: descriptors, processes, resident memory. The peer is a plain `python -c` with no walls at all.
 """
 
@@ -56,12 +58,12 @@ def plain(repeats: int) -> dict[str, float]:
     return {"median": statistics.median(times), "runs": repeats}
 
 
-def throughput(config: Python, grades: int) -> float:
-    """Grades a second of a pool of the usual size."""
+def throughput(config: Python, grades: int, workers: int) -> float:
+    """Grades a second of a pool with so many workers."""
     grader = PythonGrader(config)
 
     async def measure() -> float:
-        with Pool(grader.worker) as pool:
+        with Pool(grader.worker, size=workers) as pool:
             await pool.each(_graded(grader), [PAIR] * 20)
             began = time.perf_counter()
             given = await pool.each(_graded(grader), [PAIR] * grades)
@@ -104,8 +106,10 @@ def main() -> None:
         "ours": {
             "fresh_stdlib_ms": fresh(STDLIB, 300),
             "fresh_numpy_ms": fresh(NUMPY, 300),
-            "fresh_runs_per_second": throughput(Python(source=STDLIB), 1000),
-            "persistent_grades_per_second": throughput(Python(source=STDLIB, persistent=True), 20_000),
+            "fresh_runs_per_second": throughput(Python(source=STDLIB), 1000, 2),
+            "persistent_grades_per_second": {
+                str(workers): throughput(Python(source=STDLIB, persistent=True), 20_000, workers) for workers in (1, 2)
+            },
             "growth": growth(options.runs),
         },
         "peer": {"plain_process_ms": plain(50)},

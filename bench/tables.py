@@ -172,7 +172,10 @@ def sandbox(document: Document) -> str:
     ]
     rows += [
         ["fresh runs, two at a time", f"{ours['fresh_runs_per_second']:.0f} a second"],
-        ["grades by a program that stays", f"{ours['persistent_grades_per_second']:,.0f} a second"],
+        *(
+            [f"grades by a program that stays, {workers} of it", f"{rate:,.0f} a second"]
+            for workers, rate in ours["persistent_grades_per_second"].items()
+        ),
         ["a plain `python -I -S -c`, no walls", f"{peer['plain_process_ms']['median']:.1f} ms"],
         [
             f"growth over {growth['runs']:,} runs",
