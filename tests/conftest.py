@@ -11,6 +11,14 @@ from sharpen.stages import pipeline
 from tests.runs.lab import World, bits, quick
 
 
+LONG = ("test_presets_learn", "test_code_learning", "test_real_model", "test_as_another_user", "for_another_user")
+"""What takes a minute begins first, so that no worker is left alone with it at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not any(name in item.nodeid for name in LONG))
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(tmp_path_factory.mktemp("world"))
