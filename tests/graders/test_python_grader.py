@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from sharpen.config.graders import Python
 from sharpen.errors import GraderError
 from sharpen.graders.pool import GraderPool
+from sharpen.sandbox import plan
 from sharpen.types import Example, Grade, Sample
 
 DISPATCH = """
@@ -381,3 +382,12 @@ def test_what_it_prints_is_no_part_of_its_answer() -> None:
 
 def test_a_text_of_a_megabyte_is_graded() -> None:
     assert once("return len(sample['output_text'])", "x" * 1_000_000).score == 1e6
+
+
+def test_a_package_that_fails_to_load_is_told_with_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "distributions", lambda: {"broken_inside": ["numpy"]})
+    with (
+        GraderPool(Python(source="import broken_inside\ndef grade(sample, item): return 1.0"), workers=1) as pool,
+        pytest.raises(GraderError, match=r"^'broken_inside' cannot be loaded in the sandbox: ModuleNotFoundError"),
+    ):
+        asyncio.run(pool.start())

@@ -340,6 +340,17 @@ def test_a_surprise_in_the_trial_means_that_a_tier_is_refused(monkeypatch: pytes
     )
 
 
+def test_the_sandbox_is_imported_where_there_is_no_posix_so_that_training_works_there() -> None:
+    script = """
+import signal, sys
+sys.modules['fcntl'] = sys.modules['resource'] = None
+del signal.SIGKILL, signal.SIGSYS
+import sharpen.stages.pipeline
+"""
+    environment = {**os.environ, "PYTHONPATH": SOURCE}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=120)
+
+
 def test_without_any_sandbox_programs_are_refused_unless_the_operator_opts_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "surprises", lambda tier: [f"no {tier} here"])
     plan._isolation.cache_clear()

@@ -12,8 +12,9 @@ import builtins
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from sharpen.config.graders import LARGEST_SOURCE, CodeTests, parsed
@@ -277,7 +278,8 @@ def shown(value: Any) -> str:
         return f"a value of type {type(value).__name__} that is too large to show"
 
 
-def defined(source: str) -> set[str]:
+@lru_cache(maxsize=64)
+def defined(source: str) -> Set[str]:
     """The functions that a program defines."""
     try:
         return {node.name for node in parsed(source).body if isinstance(node, ast.FunctionDef)}

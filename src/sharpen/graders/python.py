@@ -16,20 +16,20 @@ from sharpen.sandbox.run import Run
 from sharpen.types import Example, Grade, Sample
 
 
-class Programmed:
+class Programmed(Jail):
     """A jail with the grader's program: in a run of its own for each grade, or in one that stays."""
 
     def __init__(self, blueprint: Blueprint, config: Python) -> None:
-        self._jail = Jail(blueprint)
         self._config = config
         self._limits = Limits(seconds=config.time_limit)
         self._run: Run | None = None
+        super().__init__(blueprint)
 
-    def call(self, sample: dict[str, object], item: dict[str, object]) -> Outcome:
-        """What `grade` returns, or why it does not."""
+    def grade(self, sample: dict[str, object], item: dict[str, object]) -> Outcome:
+        """What the program's `grade` returns, or why it does not."""
         if self._run is None or self._run.ended:
             self._leave()
-            self._run = self._jail.run(self._config.source, self._limits)
+            self._run = self.run(self._config.source, self._limits)
             loaded = self._run.loaded()
             if loaded.kind != "value":
                 self._leave()
@@ -39,19 +39,10 @@ class Programmed:
             self._leave()
         return outcome
 
-    def alive(self) -> bool:
-        """Whether the jail is there."""
-        return self._jail.alive()
-
-    def terminate(self) -> None:
-        """Kill the jail and all in it."""
-        self._jail.terminate()
-
     def kill(self) -> None:
-        """`terminate`, and close the files."""
-        self.terminate()
+        """End all of it, and close the files."""
         self._leave()
-        self._jail.kill()
+        super().kill()
 
     def _leave(self) -> None:
         run, self._run = self._run, None
@@ -78,7 +69,7 @@ class PythonGrader:
         """Call the program with `{"output_text", "finish"}`, the episode's turns if any, and the item's fields."""
         seen = {"output_text": sample.text, "finish": sample.finish, **sample.turns()}
         try:
-            outcome = worker.call(seen, dict(example.item))
+            outcome = worker.grade(seen, dict(example.item))
         except ValueError as error:
             return grader_fault("invalid_variable_error", str(error))
         if outcome.kind != "value":

@@ -8,10 +8,8 @@ allow-list of system calls, and no processes, only threads. On macOS `reduced` i
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
-import resource
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -188,6 +186,8 @@ def _for_everybody(path: str) -> bool:
 
 def _out_of_the_way(descriptor: int) -> int:
     """The same file under a number that no run's own files have."""
+    import fcntl  # not on Windows, where this module is imported too
+
     high = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 100)
     os.close(descriptor)
     return high
@@ -240,6 +240,8 @@ def _map(process: int, user: int, group: int) -> None:
 
 
 def _limit(limits: Limits) -> None:
+    import resource  # not on Windows
+
     for name, most in (
         ("RLIMIT_AS", limits.memory),
         ("RLIMIT_FSIZE", limits.disk),

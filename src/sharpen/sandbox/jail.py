@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from sharpen.errors import GraderError
 from sharpen.sandbox.confine import SCRATCH, Isolation
 from sharpen.sandbox.outcome import Limits
 from sharpen.sandbox.process import THREADS
@@ -56,7 +57,10 @@ class Jail:
     """One zygote, and its runs."""
 
     def __init__(self, blueprint: Blueprint) -> None:
-        """Start it. Raises SandboxUnavailable when the system refuses, with its words."""
+        """Start it.
+
+        Raises SandboxUnavailable when the system refuses, GraderError when a module cannot be loaded; with their words.
+        """
         self.blueprint = blueprint
         self._owner = os.getpid()
         self._said = tempfile.TemporaryFile()
@@ -80,6 +84,8 @@ class Jail:
         if "ready" not in said:
             words = said.get("failed") or self._last_words() or "it ended without a word"
             self.kill()
+            if said.get("loading"):
+                raise GraderError(f"{said['loading']!r} cannot be loaded in the sandbox: {words}")
             raise SandboxUnavailable(
                 f"sandbox_unavailable: no {blueprint.isolation} sandbox can be built here: {words}"
             )

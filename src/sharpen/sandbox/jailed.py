@@ -17,15 +17,15 @@ LIMITS = Limits(memory=8 << 30, disk=64 << 20)
 """Of a worker: several libraries of mathematics have to fit."""
 
 
-class JailedWorker:
+class JailedWorker(Jail):
     """A run that stays, and does jobs; one that was killed is forked anew, its libraries loaded already."""
 
     def __init__(self, preload: Sequence[str]) -> None:
         """Start the jail. Raises SandboxUnavailable when the system refuses."""
-        self._jail = Jail(plan.trusted_blueprint(plan.isolation(), preload))
         self._run: Run | None = None
         self._payload = b""
         self._limit = 0.0
+        super().__init__(plan.trusted_blueprint(plan.isolation(), preload))
 
     def prepare(self, payload: bytes, limit: float) -> None:
         """Call the pickled `(factory, arguments)` in the jail, and wait up to `limit` seconds for it.
@@ -47,27 +47,18 @@ class JailedWorker:
             return Outcome("exception", detail=f"the job cannot be pickled: {error}")
         return self._open().ask(frame, time_limit)
 
-    def alive(self) -> bool:
-        """Whether the jail is there."""
-        return self._jail.alive()
-
-    def terminate(self) -> None:
-        """Kill the jail and all in it."""
-        self._jail.terminate()
-
     def kill(self) -> None:
-        """`terminate`, and close the files. Only for the thread that asks, or after it."""
-        self.terminate()
+        """End all of it, and close the files. Only for the thread that asks, or after it."""
         if self._run:
             self._run.kill()
-        self._jail.kill()
+        super().kill()
 
     def _open(self) -> Run:
         if self._run and not self._run.ended:
             return self._run
         if self._run:
             self._run.kill()
-        self._run = self._jail.start(LIMITS)
+        self._run = self.start(LIMITS)
         self._run.send(self._payload)
         built = self._run.loaded(self._limit)
         if built.kind != "value":

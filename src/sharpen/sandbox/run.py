@@ -20,9 +20,9 @@ from sharpen.sandbox.outcome import Kind, Limits, Outcome
 CHUNK = 1 << 16
 GRACE = 1.0
 """Seconds a run that has closed its channel may take to end by itself, so that we learn how it ended."""
-BY_SIGNAL: dict[int, tuple[Kind, str]] = {
-    signal.SIGKILL: ("oom", "killed for memory"),  # by the system: our own kills are known as such
-    signal.SIGSYS: ("denied", "made a forbidden system call"),
+BY_SIGNAL: dict[str, tuple[Kind, str]] = {
+    "SIGKILL": ("oom", "killed for memory"),  # by the system: our own kills are known as such
+    "SIGSYS": ("denied", "made a forbidden system call"),
 }
 
 
@@ -217,7 +217,7 @@ class Run:
             if code >= 0:
                 return self._outcome("exit", f"exit status {code}")
             name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
-            return self._outcome(*BY_SIGNAL.get(-code, ("crashed", f"killed by {name}")))
+            return self._outcome(*BY_SIGNAL.get(name, ("crashed", f"killed by {name}")))
         return self._end("crashed", "it closed its channel")
 
     def _end(self, kind: Kind, detail: str) -> Outcome:

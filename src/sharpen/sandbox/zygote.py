@@ -35,13 +35,14 @@ def main(descriptor: int) -> None:
     confine.die_with_parent()
     settings = json.loads(control.recv(LONGEST))
     walls = confine.Walls(settings["isolation"], settings["readable"], settings["hidden"])
+    loading = ""
     try:
         walls.build()
         sys.path[:] = settings["path"]
-        for name in settings["preload"]:
-            importlib.import_module(name)
+        for loading in settings["preload"]:
+            importlib.import_module(loading)
     except Exception as error:
-        _tell(control, {"failed": f"{type(error).__name__}: {error}"})
+        _tell(control, {"failed": f"{type(error).__name__}: {error}", "loading": loading})
         return
     gc.collect()
     gc.freeze()
