@@ -57,10 +57,11 @@ os._exit(0)
 """Runs an attack without any walls; it says on descriptor 3 what came of it."""
 
 VICTIM = """
-import ctypes, os, time
+import ctypes, os
 text = ctypes.create_string_buffer(os.environ["BAIT"].encode())
 print(ctypes.addressof(text), os.open("secret", os.O_RDONLY), flush=True)
-time.sleep(600)
+while asked := os.read(0, 1):
+    os.write(1, asked)
 """
 LOAD_LIMIT = 20.0
 CONTROL_LIMIT = 20.0
@@ -218,6 +219,7 @@ class Host:
             "secret": str(self._folder / "secret"),
             "folder": str(self._folder),
             "victim": self._victim.pid,
+            "processes": sorted(_pids()),
             "address": self._address,
             "held": self._held,
             "tester": os.getpid(),
@@ -244,8 +246,9 @@ class Host:
         self._laid_out = self._shape()
         self._victim = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", VICTIM, self.token],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            bufsize=0,
             cwd=self._folder,
             start_new_session=True,
         )
@@ -270,9 +273,17 @@ class Host:
         return os.sched_getscheduler(pid), os.sched_getaffinity(pid), limits
 
     def _disturbed(self) -> bool:
-        if self._signalled or self._victim.poll() is not None:
-            return True
-        return self._victim_state() != self._state
+        return self._signalled or not self._victim_answers() or self._victim_state() != self._state
+
+    def _victim_answers(self) -> bool:
+        """Whether it lives, with no signal on its way: such a one would be taken before an answer is."""
+        asked, answers = self._victim.stdin, self._victim.stdout
+        assert asked is not None and answers is not None
+        try:
+            asked.write(b".")
+        except BrokenPipeError:
+            return False
+        return bool(select.select([answers], [], [], LOAD_LIMIT)[0] and answers.read(1))
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True

@@ -131,7 +131,7 @@ SECRETS = [
         "count_the_processes_of_the_host",
         """
         found = 0
-        for pid in range(2, bait["victim"] + 1):
+        for pid in bait["processes"]:
             try:
                 found += os.getsid(pid) > 0
             except OSError:
