@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sharpen.completion import parse_call
 from sharpen.config.envs import Tools
 from sharpen.envs.base import Step, ToolError
 from sharpen.envs.calculator import BITS, calculator
-from sharpen.envs.tools import ToolEnv, parse, schema
+from sharpen.envs.tools import ToolEnv, schema
 from sharpen.errors import ConfigError
 from sharpen.types import Example, Message
 from tests.envs.scripted import look_up
@@ -133,7 +134,7 @@ def test_a_function_is_described_by_its_name_docstring_and_annotations() -> None
 
 
 def test_a_call_with_other_keys_beside_is_read() -> None:
-    assert parse('{"id": 1, "name": "f", "arguments": {}}') == ("f", {})
+    assert parse_call('{"id": 1, "name": "f", "arguments": {}}') == ("f", {})
 
 
 @pytest.mark.parametrize("use", [f"{HERE}:NO_TOOLS", f"{HERE}:STEPS"])

@@ -54,9 +54,10 @@ def test_a_template_renders_paths(template: str, text: str) -> None:
         ("{{ item.list[2] }}", r"no \[2\]"),
         ("{{ item.answer.x }}", "there is no x, it is 7"),
         ("{{ item.none }}", "is null"),
-        ("{{ sample.output_json.k }}", "not available yet"),
+        ("{{ sample.output_json.k }}", "there is no k"),
         ("{{ item.a b }}", "not a path"),
         ("{{ other.answer }}", "no other"),
+        ("{{ sample.anwser }}", "its fields are .*output_text"),
     ],
 )
 def test_a_wrong_variable_is_named_with_what_there_is(template: str, words: str) -> None:

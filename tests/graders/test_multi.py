@@ -107,13 +107,14 @@ NUMERIC = {"type": "numeric"}
         ({"min": NUMERIC}, "min", "the name 'min' is taken"),
         ({"score": NUMERIC}, "score", "the name 'score' is taken"),
         ({"multi": NUMERIC}, "multi", "the name 'multi' is taken"),
-        ({"a": {**NUMERIC, "name": "b"}}, "a", "leave its own out"),
         ({"a": {"type": "multi", "graders": {}, "calculate_output": "1"}}, "a", "unknown type `multi`"),
         ({"a": {"type": "numerik"}}, "a", "stages.0.grader.graders.a.type: unknown type `numerik`; did you mean"),
         ({"a": {"type": "regex"}}, "a", "stages.0.grader.graders.a.pattern: is missing"),
         ({"math": {"type": "regex", "patern": "x"}}, "math", "graders.math.patern: unknown key `patern`; did you mean"),
         ({"a": {"type": "regex", "pattern": "("}}, "a", "stages.0.grader.graders.a: not a regular expression"),
-        ([NUMERIC], "a", "stages.0.grader.graders"),
+        ([NUMERIC], "a", "unknown name `a`; the names are numeric"),
+        ([NUMERIC, NUMERIC], "numeric", "two graders are named 'numeric'"),
+        ([3], "a", "stages.0.grader.graders"),
     ],
 )
 def test_a_wrong_multi_is_refused_by_its_place(graders: Any, formula: str, words: str) -> None:

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from sharpen.completion import CallError, calls, parse_call
 from sharpen.config.envs import TOOLSETS, Tools
 from sharpen.envs.base import Step, ToolError
 from sharpen.errors import ConfigError
@@ -24,8 +24,6 @@ from sharpen.plugins import load
 from sharpen.types import Example, Message
 
 Tool = Callable[..., Any]
-
-CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|(?=<tool_call>)|\Z)", re.DOTALL)
 
 JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
 
@@ -67,8 +65,7 @@ class ToolEpisode:
 
     async def step(self, message: Message) -> Step:
         """A tool message for each call."""
-        calls = CALL.findall(message["content"].rpartition("</think>")[2])  # a call only thought of is none
-        answers = [await self._answer(text) for text in calls]
+        answers = [await self._answer(text) for text in calls(message["content"])]
         state = {"calls": self._calls, "errors": self._errors}
         if not answers:
             return Step(done=True, state=state)
@@ -82,9 +79,9 @@ class ToolEpisode:
         self._calls += 1
         name = ""
         try:
-            name, arguments = parse(text)
+            name, arguments = parse_call(text)
             return name, await run(self._env.tools, name, arguments)
-        except ToolError as error:
+        except (CallError, ToolError) as error:
             self._errors += 1
             return name, f"error: {error}"
 
@@ -95,18 +92,6 @@ class ToolEpisode:
         if self._env.config.reply_role == "user":
             return {"role": "user", "content": f"<tool_response>\n{text}\n</tool_response>"}
         return {"role": "tool", "name": name, "content": text}
-
-
-def parse(text: str) -> tuple[str, dict[str, Any]]:
-    """Name and arguments of a call. Raises ToolError with what is wrong, for the model to read."""
-    try:
-        call = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ToolError(f"the call is not JSON: {error}") from None
-    match call:
-        case {"name": str() as name, "arguments": dict() as arguments}:
-            return name, arguments
-    raise ToolError('a call must be {"name": "...", "arguments": {...}}')
 
 
 async def run(tools: Mapping[str, Tool], name: str, arguments: Mapping[str, Any]) -> str:

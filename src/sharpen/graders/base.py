@@ -7,7 +7,7 @@ A fault of the *completion* (unparsable, too slow to check) scores the minimum. 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from sharpen.sandbox.workers import Worker
@@ -24,6 +24,22 @@ class Grader(Protocol):
 
     async def grade(self, example: Example, sample: Sample) -> Grade:
         """What this grader says of the sample."""
+        ...
+
+
+class BatchGrader(Protocol):
+    """Scores many attempts at once, in this process: it asks a server, or a model."""
+
+    async def start(self) -> None:
+        """Get ready. Raises GraderError."""
+        ...
+
+    async def grade_many(self, pairs: Sequence[tuple[Example, Sample]]) -> list[Grade]:
+        """What this grader says of each sample, in order."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds."""
         ...
 
 

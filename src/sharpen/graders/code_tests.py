@@ -109,7 +109,9 @@ class CodeTestsGrader:
             function = render(config.function, example, sample)
             tests = list(read_tests(look_up(config.tests, example, sample), function))
             prefix = render(config.prefix, example, sample)
-        except (InvalidVariable, ValueError) as error:
+        except InvalidVariable as error:
+            return error.grade()
+        except ValueError as error:
             return grader_fault("invalid_variable_error", str(error))
         program = find_program(sample.text)
         source = f"{prefix}{program}"

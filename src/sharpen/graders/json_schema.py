@@ -9,13 +9,13 @@ from typing import Any
 
 from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
 
+from sharpen.completion import output_json, parse_json, refuse_constant
 from sharpen.config.graders import JsonSchema
 from sharpen.config.json_schema import validator
 from sharpen.graders.base import completion_fault, grader_fault
 from sharpen.graders.template import InvalidVariable, render
 from sharpen.types import Example, Grade, Sample
 
-FENCED = re.compile(r"```(?:json|JSON)?[ \t]*\n(.*?)```", re.DOTALL)
 OPENING = re.compile(r"[{\[]")
 CANDIDATES = 64
 """So many places of a completion are tried for JSON that is right."""
@@ -32,11 +32,12 @@ class JsonSchemaGrader:
         """Parse, validate, and compare the fields."""
         try:
             wanted = self._wanted(example, sample)
-        except (InvalidVariable, ValueError) as error:
+        except InvalidVariable as error:
+            return error.grade()
+        except ValueError as error:
             return grader_fault("invalid_variable_error", str(error))
-        blocks = FENCED.findall(sample.text)
         try:
-            value = parse(blocks[-1] if blocks else sample.text)
+            value = output_json(sample.text)
         except ValueError as error:
             found = float(any(not self._fault(inner, wanted) for inner in _inside(sample.text)))
             return completion_fault("sample_parse_error", f"not JSON: {error}", {"format": 0.0, "found": found})
@@ -48,7 +49,7 @@ class JsonSchemaGrader:
         """The fields that must match, with their values."""
         if not self._config.match:
             return {}
-        reference = parse(render(self._config.reference, example, sample))
+        reference = parse_json(render(self._config.reference, example, sample))
         if not isinstance(reference, Mapping) or (missing := [k for k in self._config.match if k not in reference]):
             lacks = f"lacks {missing}" if isinstance(reference, Mapping) else "is no object"
             raise ValueError(f"the reference {lacks}: {reference!r:.200}")
@@ -70,18 +71,6 @@ class JsonSchemaGrader:
         return f"not as in the reference: {', '.join(wrong)}" if wrong else ""
 
 
-def parse(text: str) -> Any:
-    """The value of a JSON text. Raises ValueError, for NaN, Infinity and endless nesting too."""
-    try:
-        return json.loads(text.strip(), parse_constant=_refuse)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is not JSON")
-
-
 def _same(left: Any, right: Any) -> bool:
     """Equality of JSON values: 1 is 1.0, but true is not 1."""
     if isinstance(left, bool) or isinstance(right, bool):
@@ -95,7 +84,7 @@ def _same(left: Any, right: Any) -> bool:
 
 def _inside(text: str) -> Iterator[Any]:
     """The objects and lists that begin somewhere in a text."""
-    decoder = json.JSONDecoder(parse_constant=_refuse)
+    decoder = json.JSONDecoder(parse_constant=refuse_constant)
     for number, opening in enumerate(OPENING.finditer(text)):
         if number == CANDIDATES:
             return

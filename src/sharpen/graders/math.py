@@ -51,7 +51,7 @@ class MathGrader:
         try:
             reference = render(self._config.reference, example, sample)
         except InvalidVariable as error:
-            return grader_fault("invalid_variable_error", str(error))
+            return error.grade()
         expected = final_answer(reference)
         if not expected:
             return grader_fault("invalid_variable_error", f"the reference is no number or formula: {reference!r:.200}")

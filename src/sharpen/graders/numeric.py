@@ -36,7 +36,7 @@ class NumericGrader:
         try:
             reference = render(self._config.reference, example, sample)
         except InvalidVariable as error:
-            return grader_fault("invalid_variable_error", str(error))
+            return error.grade()
         references = [value for _, value in numbers(reference)]
         if not references:
             return grader_fault("invalid_variable_error", f"the reference is no number: {reference!r:.200}")

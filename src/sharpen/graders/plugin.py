@@ -9,6 +9,7 @@ from typing import Any
 
 from sharpen.config.graders import Plugin
 from sharpen.graders.base import finite, grader_fault
+from sharpen.graders.template import seen
 from sharpen.plugins import load
 from sharpen.sandbox.run import printable
 from sharpen.types import Example, Grade, Sample
@@ -29,10 +30,9 @@ class PluginGrader:
         self._function = load(config.use) if function is None else function
 
     async def grade(self, example: Example, sample: Sample) -> Grade:
-        """Call the function with `{"output_text", "finish"}`, the episode's turns if any, and the item's fields."""
+        """Call the function with what graders see of the sample, and the item's fields."""
         try:
-            seen = {"output_text": sample.text, "finish": sample.finish, **sample.turns()}
-            returned = self._function(seen, dict(example.item))
+            returned = self._function(seen(sample), dict(example.item))
             if inspect.isawaitable(returned):
                 returned = await returned
         except (Exception, SystemExit) as error:

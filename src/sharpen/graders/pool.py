@@ -1,7 +1,8 @@
 """Grades from elsewhere: no completion, and no grader, can hang or bring down the run, or reach out of it.
 
 Our own graders work in jails, for what they read is foreign; the operator's functions (`plugin`) in worker processes
-with the operator's rights; `python` and `code_tests` run foreign programs in jails of their own.
+with the operator's rights; `python` and `code_tests` run foreign programs in jails of their own; what asks a server or
+a model does so here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 
 from sharpen.config.graders import Multi, Plugin, SingleGrader, parts
 from sharpen.errors import ConfigError
-from sharpen.graders.base import Grader, JailGrader, completion_fault, finite, grader_fault, repeatable
+from sharpen.graders.base import BatchGrader, Grader, JailGrader, completion_fault, finite, grader_fault, repeatable
 from sharpen.graders.multi import combine
 from sharpen.sandbox.run import SandboxUnavailable
 from sharpen.sandbox.workers import Closing, Outcome, Pool, WorkerPool
@@ -45,6 +46,8 @@ class GraderPool(Closing):
         for name, part in self._parts.items():
             if part.place == "parent":
                 self._doors[name] = _Jails(part, workers)
+            if part.place == "here":
+                self._doors[name] = _Here(part)
 
     async def grade_many(self, pairs: Sequence[Pair]) -> list[Grade]:
         """The grades, in the order of the pairs. Raises GraderError when the grader cannot be built."""
@@ -133,6 +136,22 @@ class _Jails:
             if worker.alive():
                 raise
             return grader_fault("python_grader_server_error", str(error))
+
+
+class _Here:
+    """A grader that asks a server or a model."""
+
+    def __init__(self, config: SingleGrader) -> None:
+        self._grader: BatchGrader = config.build()
+
+    async def grade(self, name: str, pairs: Sequence[Pair]) -> list[Grade]:
+        return [finite(grade, "other_error") for grade in await self._grader.grade_many(pairs)]
+
+    async def start(self) -> None:
+        await self._grader.start()
+
+    def close(self) -> None:
+        self._grader.close()
 
 
 def _read(outcome: Outcome, config: SingleGrader) -> Grade:

@@ -9,6 +9,7 @@ from sharpen.config.graders import Python, parsed
 from sharpen.errors import GraderError
 from sharpen.graders.base import finite, grader_fault
 from sharpen.graders.plugin import FAULT, read_return
+from sharpen.graders.template import seen
 from sharpen.sandbox import plan
 from sharpen.sandbox.jail import Blueprint, Jail
 from sharpen.sandbox.outcome import Limits, Outcome
@@ -66,10 +67,9 @@ class PythonGrader:
         return Programmed(plan.blueprint(plan.isolation(), packages, self._modules), self._config)
 
     def grade(self, worker: Programmed, example: Example, sample: Sample) -> Grade:
-        """Call the program with `{"output_text", "finish"}`, the episode's turns if any, and the item's fields."""
-        seen = {"output_text": sample.text, "finish": sample.finish, **sample.turns()}
+        """Call the program with what graders see of the sample, and the item's fields."""
         try:
-            outcome = worker.grade(seen, dict(example.item))
+            outcome = worker.grade(seen(sample), dict(example.item))
         except ValueError as error:
             return grader_fault("invalid_variable_error", str(error))
         if outcome.kind != "value":

@@ -6,7 +6,7 @@ A pattern that backtracks without end is ended by the worker's time limit, as th
 from __future__ import annotations
 
 from sharpen.config.graders import Regex
-from sharpen.graders.base import completion_fault, grader_fault
+from sharpen.graders.base import completion_fault
 from sharpen.graders.template import InvalidVariable, render
 from sharpen.types import Example, Grade, Sample
 
@@ -28,7 +28,7 @@ class RegexGrader:
         try:
             expected = render(config.reference, example, sample).strip()
         except InvalidVariable as error:
-            return grader_fault("invalid_variable_error", str(error))
+            return error.grade()
         found = any((other[config.group] or "").strip() == expected for other in self._pattern.finditer(text))
         if match is None:
             detail = f"the completion does not have the form {config.pattern}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sharpen.config.graders import StringCheck
-from sharpen.graders.base import grader_fault
 from sharpen.graders.template import InvalidVariable, render
 from sharpen.types import Example, Grade, Sample
 
@@ -30,7 +29,7 @@ class StringCheckGrader:
             text = render(self._config.input, example, sample)
             reference = render(self._config.reference, example, sample)
         except InvalidVariable as error:
-            return grader_fault("invalid_variable_error", str(error))
+            return error.grade()
         holds = self._holds(text, reference)
         verdict = "holds" if holds else "does not hold"
         return Grade(float(holds), explanation=f"{text!r} {self._config.operation} {reference!r} {verdict}")
