@@ -33,9 +33,8 @@ __all__ = [
     "parts",
 ]
 
-Single = (  # a comment keeps the formatter from joining these lines
-    StringCheck | MathAnswer | ReasoningGymScore | Regex | Numeric | JsonSchema | Python | CodeTests | Plugin
-)
+Single = StringCheck | MathAnswer | ReasoningGymScore | Regex | Numeric | JsonSchema | Python | CodeTests | Plugin
+"""Every grader but `multi`."""
 
 Part = Annotated[Single, Field(discriminator="type")]
 """A grader that may stand alone, or in a `multi`."""
