@@ -7,7 +7,7 @@
     python -m bench.grpo_step --no-matrix-units                # both sides as on a machine without bfloat16 units
 
 The peer runs in an environment of its own, made on first use from `requirements-trl.txt`. It is measured with float32
-weights under bfloat16 autocast (without matrix units also without autocast), and the best settings for time and for
+weights under bfloat16 autocast (without matrix units, in float32), and the best settings for time and for
 memory are chosen separately; `--bf16-weights` adds its bfloat16 weights at the setting best for time.
 """
 
