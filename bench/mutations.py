@@ -218,9 +218,12 @@ MUTATIONS = [
         ("head: entropy's slope without H", "plogp.add_(probabilities * entropy)", "plogp"),
         ("head: entropy's H has another sign", "entropy = -plogp.sum", "entropy = plogp.sum"),
         ("head: entropy's slope left out", "is None else d_scores.add_(bonus)", "is None else d_scores"),
-        ("head: support ignored forward", "scores = support.restrict(scores, start)", "pass"),
+        ("head: support ignored forward", "partial(support.restrict, first=start) if support else None", "None"),
         ("head: support ignored backward", "probabilities = ctx.support.restrict(probabilities, rows.start)", "pass"),
-        ("head: support of the first chunk", "restrict(scores, start)", "restrict(scores, 0)"),
+        ("head: support of the first chunk", "support.restrict, first=start", "support.restrict, first=0"),
+        ("head: set of the first chunk", "self.which[first : first + len(logits)]", "self.which[: len(logits)]"),
+        ("head: what is outside the set", "~unpacked(self.sets[which]", "unpacked(self.sets[which]"),
+        ("head: bits from the highest", "1 << place for place", "128 >> place for place"),
         (
             "head: support of the first chunk, backward",
             "restrict(probabilities, rows.start)",
@@ -254,7 +257,7 @@ MUTATIONS = [
         ("head: no gradient to the states", "return d_hidden, d_weight,", "return None, d_weight,"),
         ("head: entropy's sign", "log_total - mean", "mean - log_total"),
         ("head: least likely is correct", "likeliest = scores.amax(-1", "likeliest = scores.amin(-1"),
-        ("head: bfloat16 logits", "scores[:, tokens] = F.linear", "F.linear"),
+        ("head: bfloat16 logits", "scores[:, tokens] = exact", "exact"),
         ("head: of other tokens", "(scores.amax(0) > temperature", "(scores.amax(0) < temperature"),
     ),
     *_of(

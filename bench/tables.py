@@ -187,6 +187,34 @@ def sandbox(document: Document) -> str:
     return with_source(document, table([f"{document['isolation']}, as {document['user']}", ""], rows))
 
 
+def constrained(document: Document) -> str:
+    """A row a way of answering, then what the grammar costs."""
+    ours = document["ours"]
+    rows = []
+    for work, words in (("drawn", "temperature 1"), ("greedy", "greedy")):
+        for side in ("free", "held"):
+            one = ours[f"{work}, {side}"]
+            low, high = one["valid"]["ci95"]
+            valid = f"{100 * one['valid']['share']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+            gap = f"{one['gap']['mean']:.1e}" if work == "drawn" else ""
+            rows.append([f"{words}, {side}", valid, f"{one['ended']} of {one['gap']['completions']}", gap])
+    held, free = ours["steady, held"], ours["steady, free"]
+    support, masks = ours["drawn, held"]["support"], ours["drawn, held"]["masks"]
+    look, ratio = ours["drawn, held"]["gap"]["core_seconds"], document["ratio"]
+    said = [
+        f"64 sequences side by side: {free['tokens_per_second']:.0f} tokens/s free, {held['tokens_per_second']:.0f} "
+        f"inside a JSON string (**{ratio['tokens_per_second']:.2f}×**; a core-second: "
+        f"{ratio['tokens_per_core_second']:.2f}×; others took {_others(free)} and {_others(held)} cores). The grammar "
+        f"takes {masks['ms_per_token']:.2f} ms a token, and {masks['ms_per_completion']:.2f} ms to begin a completion.",
+        f"Supports: {support['bytes_per_token']:.0f} bytes a token ({support['bytes_per_token_as_ids']:,.0f} if each "
+        f"carried its ids), in {support['distinct_sets']} sets of at most {support['largest_set']['bytes']} bytes. "
+        f"The trainer's look takes {look['with_support']:.1f} core-seconds with them, "
+        f"{look['without_support']:.1f} without.",
+    ]
+    heads = ["answers", "valid JSON", "ended by themselves", "mean gap of log-probabilities, nats"]
+    return with_source(document, "\n\n".join([table(heads, rows), *said]))
+
+
 def _measurements(document: Document) -> list[tuple[str, str, Document]]:
     sides = (("sharpen", document["ours"]), ("TRL", document["peer"]))
     return [(side, name, one) for side, measured in sides for name, one in measured.items()]

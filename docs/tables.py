@@ -50,6 +50,7 @@ PAGES: dict[str, dict[str, tuple[str, Make]]] = {
         "gains": ("bench/gains.json", tables.gains),
         "learning": ("bench/learning.json", tables.learning),
         "sandbox": ("bench/sandbox.json", tables.sandbox),
+        "constrained": ("bench/constrained.json", tables.constrained),
     },
 }
 """The tables of each page: the file of figures, and what makes a table of it."""

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from sharpen.config.load import parse
-from sharpen.stages import pipeline, rft
+from sharpen.stages import attempts, pipeline, rft
 from sharpen.types import Group, Rollout, Sample, Segment
 
 ATTACKS = (
@@ -42,7 +42,7 @@ def test_rft_with_code_tests_trains_and_rewards_none_of_the_attacks_among_the_sa
 ) -> None:
     mark = tmp_path / "mark"
     planted: list[str] = []
-    honest = rft.sample
+    honest = attempts.sample
 
     async def sample(stage: Any, work: Any, *rest: Any, **named: Any) -> list[Group]:
         groups = await honest(stage, work, *rest, **named)
@@ -83,6 +83,7 @@ def test_rft_with_code_tests_trains_and_rewards_none_of_the_attacks_among_the_sa
                     "data": {"type": "inline", "rows": [row(factor) for factor in range(20, 26)]},
                     "grader": {"type": "code_tests", "function": "times", "time_limit": 2.0},
                     "algorithm": {"preset": "grpo"},  # no penalty for length: the tests alone decide
+                    "probe": None,
                     "prompts_per_step": PROMPTS,
                     "group_size": GROUP,
                     "steps": STEPS,

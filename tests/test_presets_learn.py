@@ -40,6 +40,7 @@ def rft(preset: str, adapter: dict[str, Any]) -> dict[str, Any]:
         "type": "rft",
         "data": {**TASK, "start": 1000, "count": 4},
         "grader": GRADER,
+        "probe": None,
         "algorithm": {"preset": preset},
         "adapter": adapter,
         "prompts_per_step": 4,

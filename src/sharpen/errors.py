@@ -6,6 +6,7 @@
     │   └── OverlapError   held-out prompts occur in training data
     ├── ModelError         a model cannot be found, fetched, trusted or loaded
     ├── GraderError        graders fail too often, or cannot be built
+    ├── ProbeError         a stage's trial found nothing that it could learn from
     ├── RunError           the run directory is missing, busy, taken or full
     │   └── CheckpointError  a checkpoint does not match its manifest
     ├── DivergedError      loss or gradients are not finite, three steps running
@@ -94,6 +95,10 @@ class ModelError(SharpenError):
 
 class GraderError(SharpenError):
     """A grader cannot be built, or fails too often to go on."""
+
+
+class ProbeError(SharpenError):
+    """The trial before an RFT stage found nothing that its model could learn from."""
 
 
 class RunError(SharpenError):

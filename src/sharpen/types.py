@@ -77,13 +77,20 @@ class Preference:
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """What could be drawn where top-k, top-p or min-p cut the distribution off, for N sampled tokens.
+    """What could be drawn where top-k, top-p, min-p or a grammar left a part of the vocabulary, for N sampled tokens.
 
-    The first `counts[0]` of `ids` (32-bit integers) are the first token's, the next `counts[1]` the second's.
+    The first `counts[0]` of `ids` (32-bit integers) are the first token's, the next `counts[1]` the second's. A grammar
+    alone may leave nearly all: then both are empty, and `sets` has an entry a token, zlib's of a bit for each of the
+    vocabulary (the lowest of a byte first). Tokens that could be the same share one object.
     """
 
     counts: tuple[int, ...]
     ids: array[int]
+    sets: tuple[bytes, ...] = ()
+
+    def __add__(self, other: Support) -> Support:
+        """That of the tokens here and the other's after them."""
+        return Support(self.counts + other.counts, self.ids + other.ids, self.sets + other.sets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +134,10 @@ class Sample:
 
 ENVIRONMENT_ERROR = "environment_error"
 """The kind of fault of an environment that raised, took too long, died, or returned no step."""
+
+
+BUDGET_SPENT = "model_grader_budget_spent"
+"""The kind of fault of grades that a judge's budget did not suffice for; a run pauses at the first."""
 
 
 @dataclass(frozen=True, slots=True)

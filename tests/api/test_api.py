@@ -17,6 +17,7 @@ from sharpen.runs.observer import Observer
 from tests.runs.lab import World, bits, labelled, prompts, quick
 
 SMALL: dict[str, Any] = {
+    "probe": None,
     "prompts_per_step": 2,
     "group_size": 3,
     "steps": 2,

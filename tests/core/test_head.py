@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -52,12 +53,19 @@ def supports(targets: Tensor, vocabulary: int, seed: int = 3) -> tuple[PackedSup
     return PackedSupport(mask.sum(-1), torch.cat([*shuffled, torch.zeros(0)]).int()), mask
 
 
+def as_sets(mask: Tensor) -> PackedSupport:
+    """The same as a grammar's sets, which need not stand in the order of the predictions."""
+    bits = torch.from_numpy(np.packbits(mask.numpy(), axis=1, bitorder="little"))
+    order = torch.arange(len(bits)).flip(0)
+    return PackedSupport(torch.zeros(0), torch.zeros(0), bits[order], order)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("count", [1, CHUNK, 1100])
-@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("cut", ["", "ids", "sets"])
 @pytest.mark.parametrize("used", ["logprobs", "entropy", "both"])
 def test_entropy_and_support_are_those_of_a_masked_softmax_gradients_included(
-    used: str, cut: bool, count: int, temperature: float
+    used: str, cut: str, count: int, temperature: float
 ) -> None:
     """A distribution with the others at −∞, written out whole in float64 and differentiated by autograd."""
     hidden, weight, targets = problem(count, seed=2)
@@ -65,7 +73,8 @@ def test_entropy_and_support_are_those_of_a_masked_softmax_gradients_included(
     generator = torch.Generator().manual_seed(1)
     pulls = [torch.randn(count, dtype=torch.float64, generator=generator) for _ in range(2)]
     mine, theirs = ([part.clone().requires_grad_() for part in (hidden, weight)] for _ in range(2))
-    found = predict(mine[0], mine[1], targets, temperature, packed if cut else None)
+    support = {"": None, "ids": packed, "sets": as_sets(mask)}[cut]
+    found = predict(mine[0], mine[1], targets, temperature, support)
     scores = theirs[0] @ theirs[1].T / temperature
     if not cut:
         mask = torch.ones_like(mask)

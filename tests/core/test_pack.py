@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from types import SimpleNamespace
+from zlib import compress
 
 import torch
 from hypothesis import given, settings
@@ -183,3 +184,17 @@ def test_supports_stand_one_after_the_other_in_the_order_of_the_predictions() ->
     assert restricted[1, [0, 1, 4]].tolist() == [6, 7, 10]
     (without,) = pack([segment("a", 0, 2)], 100)
     assert without.support is None
+
+
+def test_a_grammars_sets_are_unpacked_once_each_and_named_by_the_predictions() -> None:
+    low, high = compress(bytes([0b00000110])), compress(bytes([0b00110000]))  # tokens 1 and 2; 4 and 5
+    rows = [
+        segment("a", 0, 2, Support((), array("i"), (low, high))),
+        segment("a", 1, 1, Support((), array("i"), (high,))),
+        segment("b", 0, 1, Support((), array("i"), (low,))),
+    ]
+    (batch,) = pack(rows, 100)
+    assert batch.support is not None and batch.support.sets is not None and len(batch.support.sets) == 2
+    restricted = batch.support.restrict(torch.arange(18.0).view(3, 6), 1)
+    assert [(row > -1).nonzero()[:, 0].tolist() for row in restricted] == [[4, 5], [4, 5], [1, 2]]
+    assert restricted[2, [1, 2]].tolist() == [13, 14]

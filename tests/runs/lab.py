@@ -18,9 +18,10 @@ from sharpen.config.recipe import Recipe
 from sharpen.envs.base import Step
 from sharpen.envs.pool import Call, Host
 from sharpen.errors import SharpenError
+from sharpen.graders.template import seen
 from sharpen.runs import statistics
 from sharpen.runs.store import read_lines
-from sharpen.stages import environment, evaluate, rft
+from sharpen.stages import attempts, environment, evaluate
 from sharpen.types import ENVIRONMENT_ERROR, Example, Fault, Grade, Sample
 from tests.tiny import tiny_model
 
@@ -75,6 +76,7 @@ class World:
             "type": "rft",
             "data": self.rft,
             "grader": PLUGIN,
+            "probe": None,
             "prompts_per_step": 2,
             "group_size": 3,
             "steps": 5,
@@ -138,15 +140,14 @@ class Here:
 
     function: Callable[[dict[str, Any], dict[str, Any]], float | Grade] = staticmethod(letters)
 
-    def __init__(self, config: Any, *, function: Any = None, workers: int | None = None) -> None:
+    def __init__(self, config: Any, *, function: Any = None, workers: int | None = None, ledger: Any = None) -> None:
         self._function = function or self.function
 
     async def grade_many(self, pairs: Sequence[tuple[Example, Sample]]) -> list[Grade]:
         return [self._grade(example, sample) for example, sample in pairs]
 
     def _grade(self, example: Example, sample: Sample) -> Grade:
-        seen = {"output_text": sample.text, "finish": sample.finish, **sample.turns()}
-        returned = self._function(seen, dict(example.item))
+        returned = self._function(seen(sample), dict(example.item))
         return returned if isinstance(returned, Grade) else Grade(returned)
 
     async def start(self) -> None:
@@ -193,7 +194,7 @@ def quick(function: Callable[[dict[str, Any], dict[str, Any]], float | Grade] = 
     """Grade in this process with `function`, environments here too, and draw few bootstrap samples."""
     pool = type("Pool", (Here,), {"function": staticmethod(function)})
     with (
-        mock.patch.object(rft, "GraderPool", pool),
+        mock.patch.object(attempts, "GraderPool", pool),
         mock.patch.object(evaluate, "GraderPool", pool),
         mock.patch.object(environment, "EnvPool", EnvHere),
         mock.patch.object(statistics, "RESAMPLES", 40),

@@ -87,8 +87,8 @@ def test_a_run_broken_off_while_batches_wait_ends_with_the_same_bits(
     assert differences(bits(tmp_path / "whole"), bits(broken)) == []
 
 
-def group(name: str, version: int) -> Group:
-    support = Support((2, 1), array("i", [7, 300, 70_000]))
+def group(name: str, version: int, sets: tuple[bytes, ...] = ()) -> Group:
+    support = Support((), array("i"), sets) if sets else Support((2, 1), array("i", [7, 300, 70_000]))
     one = Segment((1, 7, 70_000), (False, True, True), (0.0, -0.1, -1e-17), version, support)
     two = Segment((1, 9), (False, True), (0.0, -1 / 3), version)
     return Group(Example(name, ()), (Rollout((one, two), Sample("é", "length")), Rollout((two,), Sample(""))))
@@ -115,3 +115,24 @@ def test_what_waits_survives_json_to_the_last_bit() -> None:
     for step in (1, 2, 3):
         assert asyncio.run(restored.take(step, sample)) == [group(f"{step} {place}", step) for place in range(2)]
     assert asked == [0, 1, 2, 3] and restored.state() == []
+
+
+def test_sets_that_wait_stand_once_a_step_and_are_shared_again() -> None:
+    import json
+
+    sets = (b"\0letters", b"\xffdigits")
+
+    async def sample(examples: list[Example], step: int) -> list[Group]:
+        return [group(example.id, step, sets) for example in examples]
+
+    def prompts(step: int) -> list[Example]:
+        return [Example(f"{step} {place}", ()) for place in range(3)]
+
+    waiting = Waiting(1, 3, prompts)
+    asyncio.run(waiting.take(0, sample))
+    (state,) = json.loads(json.dumps(waiting.state()))
+    assert len(state["sets"]) == 2
+    restored = asyncio.run(Waiting(1, 3, prompts, [state]).take(1, sample))
+    assert restored == [group(f"1 {place}", 1, sets) for place in range(3)]
+    supports = [rollout.segments[0].support for made in restored for rollout in made.rollouts[:1]]
+    assert len({id(own) for support in supports if support for own in support.sets}) == 2

@@ -21,6 +21,7 @@ from sharpen.config.data import FileData, InlineData, ReasoningGymData, Split
 from sharpen.config.envs import PluginEnv, Tools
 from sharpen.config.optim import Optim
 from sharpen.config.recipe import Eval, Recipe
+from sharpen.config.response_format import JsonObjectFormat, JsonSchemaFormat, RegexFormat, TextFormat
 from sharpen.config.stages import RFT, SFT, EarlyStopping, Sampling
 from sharpen.errors import SharpenError
 from sharpen.graders.base import grader_fault
@@ -40,6 +41,7 @@ MODELS = (
     *(Recipe, SFT, RFT, EarlyStopping, Sampling, Optim),
     *(Lora, Continue, Full, Inherit, Algorithm, KL, Eval, Tools, PluginEnv),
     *(FileData, InlineData, ReasoningGymData, Split),
+    *(TextFormat, JsonObjectFormat, JsonSchemaFormat, RegexFormat),
 )
 
 EXCLUDED = {
@@ -55,7 +57,10 @@ EXCLUDED = {
     "Inherit.type": "chooses the class; `Recipe.adapter` has a case",
     "FileData.type": "chooses the class; `SFT.data` takes inline rows, the cases of FileData files",
     "InlineData.type": "chooses the class",
+    **{f"{form}.type": "chooses the class" for form in ("TextFormat", "JsonObjectFormat", "RegexFormat")},
+    "JsonSchemaFormat.type": "chooses the class",
     "ReasoningGymData.type": "chooses the class",
+    "RFT.probe": "trains nothing: tests/stages/test_probe.py",
     "Recipe.threads": "has a test of its own below: two threads must not be started in a process that forks",
 }
 
@@ -130,6 +135,7 @@ CASES: dict[str, Case] = {
     "RFT.group_size": Case(3, 4),
     "RFT.steps": Case(2, 3),
     "RFT.sampling": Case({"max_tokens": 8}, {"max_tokens": 7}),
+    "RFT.response_format": Case(None, {"type": "json_object"}),
     "RFT.max_fault_share": Case(0.2, 0.1, {"max_fault_steps": 9}, faulty=True, raises="GraderError"),
     "RFT.max_fault_steps": Case(9, 2, faulty=True, raises="GraderError"),
     "EarlyStopping.patience": Case(1, 2),
@@ -194,8 +200,12 @@ CASES: dict[str, Case] = {
     "Eval.grader": Case(PLUGIN, {**PLUGIN, "use": "tests.stages.test_fields:digits"}),
     "Eval.env": Case(None, COUNT),
     "Eval.max_tokens": Case(8, 7),
+    "Eval.response_format": Case(None, {"type": "regex", "pattern": "[0-9]{1,6}"}),
     "Eval.samples": Case(1, 2),
     "Eval.temperature": Case(1.0, 0.9),
+    "JsonSchemaFormat.schema": Case({"enum": ["ab", "cd"]}, {"enum": ["ef", "gh"]}),
+    "JsonSchemaFormat.strict": Case(True, False),
+    "RegexFormat.pattern": Case("[a-z]{1,6}", "[0-9]{1,6}"),
     "Tools.max_turns": Case(1, 2),
     "Tools.use": Case("calculator", f"{HERE}:echo"),
     "Tools.announce": Case(True, False),
@@ -300,6 +310,11 @@ def build(world: World, owner: str, name: str, value: Any, around: dict[str, Any
         case "RFT":
             stages = [{**rl, **stage_around, name: value}]
             grader = stages[0]["grader"]
+        case "JsonSchemaFormat":
+            form = {"type": "json_schema", "schema": {"enum": ["ab", "cd"]}, name: value}
+            stages = [{**rl, "response_format": form}]
+        case "RegexFormat":
+            stages = [{**rl, "response_format": {"type": "regex", name: value}}]
         case "Sampling":
             stages = [{**rl, "sampling": {"max_tokens": 8, name: value}}]
         case "Algorithm":

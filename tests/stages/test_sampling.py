@@ -10,7 +10,7 @@ from sharpen.config.stages import RFT
 from sharpen.data.render import Renderer
 from sharpen.rollout.base import Request
 from sharpen.rollout.fake import FakeSampler
-from sharpen.stages import rft
+from sharpen.stages import attempts
 from sharpen.stages.work import Work
 from sharpen.types import Example
 from tests.tiny import tiny_tokenizer
@@ -30,7 +30,7 @@ def ask(fake: FakeSampler, step: int = 5) -> Any:
     )
     work = SimpleNamespace(renderer=Renderer(tokenizer, frozenset({END})), seed=7, run=None)
     examples = [Example(name, ({"role": "user", "content": name},)) for name in ("one", "two")]
-    return asyncio.run(rft.sample(stage, cast(Work, work), fake, examples, step))
+    return asyncio.run(attempts.sample(stage, cast(Work, work), fake, examples, step))
 
 
 def test_each_group_holds_the_answers_to_its_own_prompt() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpen.cli import machine
-from sharpen.cli.run import unsafe
+from sharpen.cli.run import overrides, unsafe
 from sharpen.errors import ConfigError
 from sharpen.runs.observer import Observer
 
@@ -22,14 +22,7 @@ def arguments(parser: ArgumentParser) -> None:
     """What `sharpen bench` is told."""
     unsafe(parser)
     parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a YAML file")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change the recipe, as in stages.rft.group_size=4; may be repeated",
-    )
+    overrides(parser, "change the recipe, as in stages.rft.group_size=4; may be repeated")
     parser.add_argument(
         "--budget",
         type=float,
@@ -56,7 +49,7 @@ def bench(options: Namespace) -> int:
         "seconds": round(time.monotonic() - began, 1),
     }
     if options.json:
-        print(json.dumps(_rounded(result), indent=2))
+        print(json.dumps(rounded(result), indent=2))
     else:
         from sharpen.cli.bench_table import show  # imports rich
 
@@ -70,7 +63,7 @@ def _measured(options: Namespace, began: float) -> dict[str, Any]:
     recipe = load(options.recipe, options.overrides)
     if not (recipe.stages or recipe.evals):
         raise ConfigError("there is nothing to measure", path="stages", remedy="Give the recipe a stage or an eval")
-    with _status() as observer:
+    with status() as observer:
         from sharpen.stages.measure import measure  # imports torch
 
         left = options.budget - (time.monotonic() - began)
@@ -78,21 +71,25 @@ def _measured(options: Namespace, began: float) -> dict[str, Any]:
 
 
 @contextmanager
-def _status() -> Iterator[Observer]:
+def status() -> Iterator[Observer]:
     """A line on the terminal that says what is being measured; standard output is for the figures."""
     from rich.console import Console
     from rich.text import Text
 
-    with Console(stderr=True).status("starting") as status:
-        yield _Status(lambda said: status.update(Text(said)))
+    console = Console(stderr=True)
+    with console.status("starting") as status:
+        yield _Status(lambda said: status.update(Text(said)), lambda said: console.print(Text(said)))
 
 
 class _Status(Observer):
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, say: Callable[[str], None], keep: Callable[[str], None]) -> None:
+        self._say, self._keep = say, keep
         self._doing = ""
 
     def event(self, event: Mapping[str, Any]) -> None:
+        if event["event"] == "remote":  # what leaves the machine stays to be read
+            self._keep(str(event["message"]))
+            return
         self._doing = str(event["message"])
         self._say(self._doing)
 
@@ -100,10 +97,10 @@ class _Status(Observer):
         self._say(f"{self._doing}  {what} {done:,}/{total:,}")
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Six significant digits: more were never measured."""
     if isinstance(value, Mapping):
-        return {name: _rounded(inner) for name, inner in value.items()}
+        return {name: rounded(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_rounded(inner) for inner in value]
+        return [rounded(inner) for inner in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sharpen.cli.table import console, simple
-from sharpen.reports.numbers import MISSING, count, duration, memory
+from sharpen.reports.numbers import MISSING, count, duration, memory, roughly
 
 Record = Mapping[str, Any]
 
@@ -35,7 +35,7 @@ def show(result: Record) -> None:
             screen.print(table)
     screen.print(Text(LEGEND, "dim"))
     most = "at most " if any(_is_part(stage) for stage in result["stages"]) else "about "
-    screen.print(Text.assemble("\nThe whole recipe: ", (most + _rough(result["forecast_seconds"]), "bold")))
+    screen.print(Text.assemble("\nThe whole recipe: ", (most + roughly(result["forecast_seconds"]), "bold")))
     screen.print(Text("\nWhat this rests on", "bold"))
     grid = Table.grid(padding=(0, 2))
     for name, grounds in _grounds(result):
@@ -59,7 +59,7 @@ def _stage(stage: Record) -> tuple[str, ...]:
         _rate(rates["computed"]),
         least + memory(stage["peak_memory_bytes"]),
         f"{forecast['steps']:,}",
-        most + _rough(forecast["seconds"]),
+        most + roughly(forecast["seconds"]),
     )
 
 
@@ -71,7 +71,7 @@ def _eval(held_out: Record) -> tuple[str, ...]:
         _rate(held_out["tokens_per_second"]["sampled"]),
         memory(held_out["peak_memory_bytes"]),
         f"{forecast['answers']:,}",
-        _rough(forecast["seconds"]),
+        roughly(forecast["seconds"]),
     )
 
 
@@ -106,7 +106,7 @@ def _of_stage(stage: Record) -> Iterator[str]:
         yield f"{_number(units // each, 'whole step')} of {_number(each, unit)}: {tokens}"
     yield f"trains {stage['trains']}"
     if looks := forecast["looks"]:
-        seconds = _rough(forecast["looks_seconds"])
+        seconds = roughly(forecast["looks_seconds"])
         yield f"{_number(looks, 'look')} at the validation rows, estimated: {seconds} of it all"
 
 
@@ -129,11 +129,6 @@ def _lengths(rests: Record) -> str:
     """How long the completions were."""
     mean, cut_off = rests["sampled"] / rests["completions"], rests["cut_off"] / rests["completions"]
     return f"{_number(rests['sampled'], 'token')}, {mean:.1f} each, {cut_off:.0%} cut off"
-
-
-def _rough(seconds: float) -> str:
-    """A forecast: no tenths from 10 seconds on."""
-    return duration(seconds) if seconds < 10 else duration(round(seconds)).replace(".0 s", " s")
 
 
 def _short(seconds: float) -> str:

@@ -10,7 +10,20 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sharpen.cli import bench, compare, data, doctor, evaluate, models, quickstart, run, show
+from sharpen.cli import (
+    bench,
+    compare,
+    data,
+    doctor,
+    evaluate,
+    grade,
+    models,
+    preflight,
+    quickstart,
+    regrade,
+    run,
+    show,
+)
 from sharpen.cli.boundary import guarded
 
 Parser = argparse.ArgumentParser
@@ -54,6 +67,16 @@ COMMANDS = (
         ("sharpen bench recipe.yaml", "sharpen bench recipe.yaml --set stages.rft.group_size=4 --json"),
     ),
     Command(
+        "preflight",
+        "try a recipe's RFT stages on its model, or on several, before any training",
+        preflight.arguments,
+        preflight.preflight,
+        (
+            "sharpen preflight recipe.yaml",
+            "sharpen preflight recipe.yaml --models smollm2-135m-instruct,runs/a/models/sft",
+        ),
+    ),
+    Command(
         "eval",
         "score a model on held-out problems",
         evaluate.arguments,
@@ -63,6 +86,24 @@ COMMANDS = (
             "sharpen eval smollm2-135m-instruct --grader reasoning_gym --samples 4 \\\n"
             "      --data '{type: reasoning_gym, generator: chain_sum, start: 9000, count: 500}'",
         ),
+    ),
+    Command(
+        "grade",
+        "look a grader over: samples, gold answers, attacks, people's labels",
+        grade.arguments,
+        grade.grade,
+        (
+            "sharpen grade --grader math --data rows.jsonl --red-team",
+            "sharpen grade --grader g.yaml --data rows.jsonl --model smollm2-135m-instruct --k 8",
+            "sharpen grade --grader g.yaml --data rows.jsonl --samples s.jsonl --labels human --json",
+        ),
+    ),
+    Command(
+        "regrade",
+        "a run's rollouts under another grader: what it would have taught",
+        regrade.arguments,
+        regrade.regrade,
+        ("sharpen regrade runs/short --grader new.yaml", "sharpen regrade runs/short --grader math --json"),
     ),
     Command(
         "data",

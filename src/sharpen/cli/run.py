@@ -19,16 +19,14 @@ def arguments(parser: ArgumentParser) -> None:
     """What `sharpen run` is told."""
     parser.add_argument("recipe", nargs="?", type=Path, metavar="RECIPE", help="a YAML file")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory (default: runs/RECIPE-DATE-TIME)")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change the recipe, as in stages.rft.steps=20 (with --resume: extend the run); may be repeated",
-    )
+    overrides(parser, "change the recipe, as in stages.rft.steps=20 (with --resume: extend the run); may be repeated")
     unsafe(parser)
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run from its newest sound checkpoint")
+
+
+def overrides(parser: ArgumentParser, help: str) -> None:
+    """The option that changes a recipe's values."""
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=help)
 
 
 def unsafe(parser: ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sharpen.reports import probed
 from sharpen.reports.numbers import at, count, duration, finite, plain, show
 from sharpen.reports.read import text_of
 
@@ -146,7 +147,7 @@ def step_line(stage: StageTrack) -> str:
 
 
 def event_line(event: Record) -> str:
-    """What an event says, in a line."""
+    """What an event says, in a line; of a trial, in a table."""
     stage, step = text_of(event.get("stage")), finite(event, "step")
     place = f"{stage}{f', step {plain(step)}' if step is not None else ''}"
     match kind := str(event.get("event")):
@@ -163,6 +164,14 @@ def event_line(event: Record) -> str:
         case "parity":
             gap, peak = finite(event, "logprob_gap_mean") or 0.0, finite(event, "logprob_gap_max") or 0.0
             return f"sampler against trainer: log-probabilities differ by {gap:.4f} on average, {peak:.4f} at most"
+        case "probed":
+            table = [f"  {name:<17} {clean(value)}" for name, value in probed.rows(at(event, "figures") or {})]
+            lines = [
+                f"before {stage} is trained, its model on its prompts:",
+                *table,
+                f"  {clean(text_of(event.get('message')))}.",
+            ]
+            return "\n".join(lines)
         case "held_out_checked":
             dropped = [f"{number} of {name}" for name, number in (at(event, "dropped") or {}).items() if number]
             return f"held-out problems left out, as training has them: {', '.join(dropped) or 'none'}"

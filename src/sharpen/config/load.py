@@ -56,7 +56,11 @@ def parse(values: Mapping[str, Any]) -> Recipe:
 
 def dump(recipe: Recipe) -> str:
     """YAML with every default written out; `load` reads it back to an equal recipe."""
-    values = recipe.model_dump(mode="json")
+    return as_yaml(recipe.model_dump(mode="json"))
+
+
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """Plain values as YAML that `load` reads back: text that looks like a number to it is quoted."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
@@ -120,11 +124,15 @@ def _bare(path: str) -> str:
 
 
 def _near(path: str, places: list[str]) -> list[str]:
-    """The places that were most likely meant: the next on the way up, or those in the same part of the recipe."""
+    """The places that were most likely meant: the next on the way up, or those in the same part of the recipe.
+
+    Those within a grader only where there are no others: a judge samples too.
+    """
     above = [place for place in places if _bare(path).startswith("".join(_bare(place).rpartition(".")[:2]))]
     if above:
         return [max(above, key=len)]
-    return [place for place in places if place.partition(".")[0] == path.partition(".")[0]] or places
+    same = [place for place in places if place.partition(".")[0] == path.partition(".")[0]] or places
+    return [place for place in same if ".grader." not in place] or same
 
 
 def _places(key: str, model: Model, path: str = "") -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ from sharpen.config.base import Config
 from sharpen.config.data import Data
 from sharpen.config.envs import Env, check_reward
 from sharpen.config.graders import Grader
+from sharpen.config.response_format import ResponseFormat, check_env
 from sharpen.config.stages import AnyStage, Count, Name
 
 
@@ -33,6 +34,9 @@ class Eval(Config):
     max_tokens: Count = 128
     """The longest answer, in tokens; in an environment, all of the model's turns together."""
 
+    response_format: ResponseFormat | None = None
+    """The form that answers are held to; none: any text."""
+
     samples: Annotated[int, Field(ge=0)] = 0
     """Besides the greedy answer, so many drawn at `temperature`, for avg@k and pass@k."""
 
@@ -42,6 +46,7 @@ class Eval(Config):
     @model_validator(mode="after")
     def _something_rewards(self) -> Self:
         check_reward(self.grader, self.env)
+        check_env(self.response_format, self.env)
         return self
 
 

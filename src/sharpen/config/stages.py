@@ -13,6 +13,7 @@ from sharpen.config.data import Data
 from sharpen.config.envs import Env, check_reward
 from sharpen.config.graders import Grader
 from sharpen.config.optim import Optim
+from sharpen.config.response_format import ResponseFormat, check_env
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """A name that is also a folder's."""
@@ -51,6 +52,20 @@ class EarlyStopping(Config):
 
     min_delta: Annotated[float, Field(ge=0)] = 0.0
     """An improvement is more than this: in reward for rft, in loss for sft."""
+
+
+class Probe(Config):
+    """A trial at the entry of an RFT stage: what the stage's model gets on its prompts, before anything is trained."""
+
+    prompts: Count = 16
+    """Prompts tried, with `group_size` completions each. Where no group is found that could teach, as many more as it
+    takes to be sure."""
+
+    min_learnable: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    """The stage is refused where, with 97.5 % confidence, a smaller share of groups than this has different rewards."""
+
+    force: bool = False
+    """Train all the same."""
 
 
 class Stage(Config):
@@ -141,6 +156,12 @@ class RFT(Stage):
     sampling: Sampling = Sampling()
     """How completions are drawn."""
 
+    response_format: ResponseFormat | None = None
+    """The form that completions are held to, also those of `validation`; none: any text."""
+
+    probe: Probe | None = Probe()
+    """The trial before the first step; null: none."""
+
     max_fault_share: Annotated[float, Field(ge=0, le=1)] = 0.2
     """Share of a step's grades that may be grader faults before the run pauses."""
 
@@ -150,6 +171,7 @@ class RFT(Stage):
     @model_validator(mode="after")
     def _something_rewards(self) -> Self:
         check_reward(self.grader, self.env)
+        check_env(self.response_format, self.env)
         if self.env and self.algorithm.max_lag:
             raise ValueError("an environment's episodes cannot wait for a later step; set algorithm.max_lag: 0")
         return self

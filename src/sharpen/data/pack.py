@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from zlib import decompress
 
 import numpy as np
 import torch
@@ -140,14 +141,19 @@ def _batch(atoms: Sequence[Sequence[Row]]) -> Batch:
 
 
 def _support(rows: Sequence[Row]) -> PackedSupport | None:
-    """The rows' supports, one after the other; all rows of a step have one, or none."""
+    """The rows' supports, one after the other; all rows of a step have one of a kind, or none."""
     supports = [row.support for row in rows if row.support is not None]
     if not supports:
         return None
-    assert [len(support.counts) for support in supports] == [row.trained for row in rows]
-    counts = torch.tensor([count for support in supports for count in support.counts])
+    assert [len(support.sets or support.counts) for support in supports] == [row.trained for row in rows]
+    counts = torch.tensor([count for support in supports for count in support.counts], dtype=torch.long)
     ids = torch.tensor(np.concatenate([np.frombuffer(support.ids, dtype=np.int32) for support in supports]))
-    return PackedSupport(counts, ids)
+    if not any(support.sets for support in supports):
+        return PackedSupport(counts, ids)
+    places: dict[bytes, int] = {}
+    which = [places.setdefault(own, len(places)) for support in supports for own in support.sets]
+    sets = torch.stack([torch.frombuffer(bytearray(decompress(own)), dtype=torch.uint8) for own in places])
+    return PackedSupport(counts, ids, sets, torch.tensor(which))
 
 
 def _write_tree(writer: _Writer, atom: Sequence[Row]) -> None:

@@ -78,3 +78,11 @@ def finite(grade: Grade, kind: str) -> Grade:
     numbers = {"score": 0.0 if grade.score is None else grade.score, **grade.metrics}
     wrong = {name: value for name, value in numbers.items() if not math.isfinite(value)}
     return grader_fault(kind, f"not a finite number: {wrong}") if wrong else grade
+
+
+def passed(grade: Grade, threshold: float | None) -> Grade:
+    """The grade with `passed` among its metrics: 1 from the threshold on, else 0; as it is where there is none."""
+    if threshold is None or grade.score is None:
+        return grade
+    metrics = {**grade.metrics, "passed": float(grade.score >= threshold)}
+    return Grade(grade.score, metrics, grade.explanation, grade.fault)

@@ -1,8 +1,8 @@
 """Grades from elsewhere: no completion, and no grader, can hang or bring down the run, or reach out of it.
 
-Our own graders work in jails, for what they read is foreign; the operator's functions (`plugin`) in worker processes
-with the operator's rights; `python` and `code_tests` run foreign programs in jails of their own; what asks a server or
-a model does so here.
+Our own graders work in jails, for what they read is foreign; the operator's functions (`plugin`, `rubric`, and whole
+batches at a time `trl` and `batch_endpoint`) in worker processes with the operator's rights; `python` and `code_tests`
+run foreign programs in jails of their own; what asks a server or a model does so here.
 """
 
 from __future__ import annotations
@@ -12,9 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from sharpen.config.graders import Multi, Plugin, SingleGrader, parts
+from sharpen.config.graders.adapters import Batched
+from sharpen.config.graders.remote import Remote
 from sharpen.errors import ConfigError
 from sharpen.graders.base import BatchGrader, Grader, JailGrader, completion_fault, finite, grader_fault, repeatable
+from sharpen.graders.batches import Batches
 from sharpen.graders.multi import combine
+from sharpen.plugins import load
+from sharpen.runs.ledger import Ledger
 from sharpen.sandbox.run import SandboxUnavailable
 from sharpen.sandbox.workers import Closing, Outcome, Pool, WorkerPool
 from sharpen.types import Example, Fault, Grade, Sample
@@ -27,11 +32,16 @@ class GraderPool(Closing):
 
     The graders of a `multi` share the workers; each has its own time limit and answers for its own faults.
     `function` takes the place of the one that a `Plugin` names in `use`; it travels by value when
-    it comes from a notebook, and is imported when it stands in a module.
+    it comes from a notebook, and is imported when it stands in a module. `ledger` keeps what judges answer and cost.
     """
 
     def __init__(
-        self, config: SingleGrader | Multi, *, function: Callable[..., Any] | None = None, workers: int | None = None
+        self,
+        config: SingleGrader | Multi,
+        *,
+        function: Callable[..., Any] | None = None,
+        workers: int | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         if function is not None and not isinstance(config, Plugin):
             raise ConfigError("only a plugin grader takes a function", path="grader", value=config)
@@ -39,15 +49,18 @@ class GraderPool(Closing):
         self._formula = config.formula() if isinstance(config, Multi) else None
         self._parts = parts(config)
         self._doors: dict[str, _Door] = {}
+        alone = {name: part for name, part in self._parts.items() if not isinstance(part, Batched)}
         for place in ("jail", "process"):
-            own = {name: part for name, part in self._parts.items() if part.place == place}
+            own = {name: part for name, part in alone.items() if part.place == place}
             if own:
                 self._doors |= dict.fromkeys(own, _Workers(own, function, place == "jail", workers))
         for name, part in self._parts.items():
+            if isinstance(part, Batched) and part.place == "process":
+                self._doors[name] = Batches(part, workers)
             if part.place == "parent":
                 self._doors[name] = _Jails(part, workers)
             if part.place == "here":
-                self._doors[name] = _Here(part)
+                self._doors[name] = _Here(part, ledger or Ledger())
 
     async def grade_many(self, pairs: Sequence[Pair]) -> list[Grade]:
         """The grades, in the order of the pairs. Raises GraderError when the grader cannot be built."""
@@ -141,8 +154,9 @@ class _Jails:
 class _Here:
     """A grader that asks a server or a model."""
 
-    def __init__(self, config: SingleGrader) -> None:
-        self._grader: BatchGrader = config.build()
+    def __init__(self, config: SingleGrader, ledger: Ledger) -> None:
+        needs = (config, ledger) if isinstance(config, Remote) else (config,)
+        self._grader: BatchGrader = load(config.runtime)(*needs)
 
     async def grade(self, name: str, pairs: Sequence[Pair]) -> list[Grade]:
         return [finite(grade, "other_error") for grade in await self._grader.grade_many(pairs)]

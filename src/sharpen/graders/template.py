@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sharpen.completion import output_json, output_tools
@@ -50,12 +50,21 @@ def seen(sample: Sample) -> dict[str, Any]:
     }
 
 
-def render(template: str, example: Example, sample: Sample) -> str:
+Show = Callable[[str, str], str]
+"""How what a path names appears, given the path and its text."""
+
+
+def render(template: str, example: Example, sample: Sample, show: Show = lambda path, text: text) -> str:
     """The template with its placeholders replaced; lists and objects appear as JSON.
 
     Raises InvalidVariable for an unknown or empty (null) variable.
     """
-    return PLACEHOLDER.sub(lambda found: as_text(value(found[1].strip(), example, sample)), template)
+
+    def replaced(found: re.Match[str]) -> str:
+        path = found[1].strip()
+        return show(path, as_text(value(path, example, sample)))
+
+    return PLACEHOLDER.sub(replaced, template)
 
 
 def look_up(template: str, example: Example, sample: Sample) -> Any:
@@ -71,7 +80,7 @@ def value(path: str, example: Example, sample: Sample) -> Any:
     if not PATH.fullmatch(path):
         raise InvalidVariable(f"{{{{ {path} }}}} is not a path such as item.answer or item.steps[0].text")
     found: Any = {"item": example.item, "sample": seen(sample)} if path.startswith("sample") else {"item": example.item}
-    names = []
+    names: list[str] = []
     for index, key in STEP.findall(path):
         # Below one of the names that are read from the text, what is missing is missing in the completion.
         error = Unreadable if len(names) > 1 and names[0] == "sample" else InvalidVariable

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sharpen.types import ENVIRONMENT_ERROR, Fault, Grade
+from sharpen.types import BUDGET_SPENT, ENVIRONMENT_ERROR, Fault, Grade
 
 
 @dataclass
@@ -27,6 +27,8 @@ class FaultGuard:
         self.running = self.running + 1 if faulty else 0
         if not faulty:
             return None
+        if spent := next((grade for grade in faulty if grade.fault and grade.fault.kind == BUDGET_SPENT), None):
+            return f"the budget of a grader is used up ({spent.explanation})"
         first = faulty[0].fault
         cause = f"{first.kind}: {first.detail}" if first else "no cause given"
         if len(faulty) > self.max_share * len(grades):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -37,14 +39,26 @@ class Predictions(NamedTuple):
     """1 where the target is the most likely token; detached."""
 
 
+Restrict = Callable[[Tensor], Tensor]
+"""From logits (N, vocabulary) to those with what cannot be drawn at `EXCLUDED` or below."""
+
+
 class PackedSupport(NamedTuple):
-    """The tokens that each of N predictions may be: the first `counts[0]` of `ids` for the first, and so on."""
+    """The tokens that each of N predictions may be: the first `counts[0]` of `ids` for the first, and so on.
+
+    Where a grammar alone says it, both are empty, and prediction i may be those of the set `sets[which[i]]`.
+    """
 
     counts: Tensor  # (N,)
     ids: Tensor  # (the sum of counts,)
+    sets: Tensor | None = None  # (S, vocabulary / 8) bytes, a bit a token, the lowest first
+    which: Tensor | None = None  # (N,)
 
     def restrict(self, logits: Tensor, first: int) -> Tensor:
         """The logits (R, vocabulary) of the predictions from `first` on, with all others excluded."""
+        if self.sets is not None and self.which is not None:
+            which = self.which[first : first + len(logits)]
+            return logits.masked_fill(~unpacked(self.sets[which], logits.shape[1]), EXCLUDED)
         counts = self.counts[first : first + len(logits)]
         start, size = int(self.counts[:first].sum()), int(counts.sum())
         ids = self.ids[start : start + size].to(torch.long)
@@ -52,6 +66,12 @@ class PackedSupport(NamedTuple):
         restricted = torch.full_like(logits, EXCLUDED)
         restricted[rows, ids] = logits[rows, ids]
         return restricted
+
+
+def unpacked(bits: Tensor, vocabulary: int) -> Tensor:
+    """Booleans (N, vocabulary) from their bits (N, at least vocabulary / 8), the lowest of a byte first."""
+    places = torch.tensor([1 << place for place in range(8)], dtype=torch.uint8, device=bits.device)
+    return bits[:, :, None].bitwise_and(places).ne(0).flatten(1)[:, :vocabulary]
 
 
 class Head:
@@ -71,23 +91,31 @@ class Head:
         else:
             self.weight = self.weight.to(torch.promote_types(weight.dtype, torch.float32))
 
-    def shifted(self, hidden: Tensor, temperature: float, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def shifted(
+        self, hidden: Tensor, temperature: float, out: Tensor | None = None, restrict: Restrict | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Logits / temperature of `hidden` (N, width), less about the largest of each row: (N, vocabulary); and that
         number, (N, 1).
 
-        They are written to the first N rows of `out`, where there is one.
+        They may be written to the first N rows of `out`, where there is one. With `restrict`, the largest is that of
+        what is left: it decides which logits matter, and nothing that is left vanishes beside what is not.
         """
         if self.packed is None:
             scores = F.linear(hidden.to(self.weight.dtype), self.weight)
+            scores = scores if restrict is None else restrict(scores)
             peak = scores.amax(-1, keepdim=True)
             return scores.sub_(peak).div_(temperature), peak / temperature
         narrow = hidden.to(torch.bfloat16)
         near: Tensor = torch.ops.mkldnn._linear_pointwise(narrow, self.packed, None, "none", [], "")
         scores = near.float() if out is None else out[: len(near)].copy_(near)
-        peak = near.amax(-1, keepdim=True).float()
+        scores = scores if restrict is None else restrict(scores)
+        peak = (near if restrict is None else scores).amax(-1, keepdim=True).float()
         scores -= peak
         tokens = (scores.amax(0) > temperature * SIGNIFICANT).nonzero()[:, 0]
-        scores[:, tokens] = F.linear(hidden.float(), self.weight[tokens].float()).sub_(peak)
+        exact = F.linear(hidden.float(), self.weight[tokens].float()).sub_(peak)
+        if restrict is not None:  # what matters in one row may be excluded in another
+            exact = torch.where(scores[:, tokens] > EXCLUDED / 2, exact, scores[:, tokens])
+        scores[:, tokens] = exact
         return scores.div_(temperature) if temperature != 1 else scores, peak / temperature
 
     def exact(self, hidden: Tensor, tokens: Tensor) -> Tensor:
@@ -144,10 +172,10 @@ class _Head(torch.autograd.Function):
         parts = []
         for start in range(0, max(1, len(hidden)), CHUNK):
             part, target = hidden[start : start + CHUNK], targets[start : start + CHUNK, None]
-            scores, peak = head.shifted(part, temperature, room)
+            restrict = partial(support.restrict, first=start) if support else None
+            scores, peak = head.shifted(part, temperature, room, restrict)
             scores.scatter_(1, target, head.exact(part, target[:, 0])[:, None] / temperature - peak)
             if support:
-                scores = support.restrict(scores, start)
                 above = scores.amax(-1, keepdim=True)
                 scores, peak = scores.sub_(above), peak + above
             likeliest = scores.amax(-1, keepdim=True)

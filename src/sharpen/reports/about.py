@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sharpen.reports import probed
 from sharpen.reports.curves import alert_text
 from sharpen.reports.markup import Html, definitions, folded, join, tag
 from sharpen.reports.numbers import MISSING, at, count, duration, finite, memory, moment, plain
@@ -20,6 +21,7 @@ def section(run: Run) -> Html:
     return join(
         [
             tag("div", _facts("Cost", _cost(run)), _facts("Surroundings", _surroundings(run)), class_="facts"),
+            _trials(run),
             _faults(run),
             _events(run),
             folded("Recipe, every default written out", tag("pre", _recipe(run))) if run.recipe_text else "",
@@ -32,6 +34,18 @@ def section(run: Run) -> Html:
 def _facts(title: str, rows: Iterable[tuple[str, str]]) -> Html:
     listed = list(rows)
     return tag("div", tag("h3", title), definitions(listed)) if listed else Html("")
+
+
+def _trials(run: Run) -> Html:
+    """What the model got on the prompts of each RFT stage before it was trained on them."""
+    last = {text_of(event.get("stage")): event for event in run.events if event.get("event") == "probed"}
+    parts: list[Html] = []
+    for stage, event in last.items():
+        parts += [
+            _facts(f"Before {label(stage)}", probed.rows(at(event, "figures") or {})),
+            tag("p", alert_text(event)),
+        ]
+    return join(parts)
 
 
 def _cost(run: Run) -> Iterable[tuple[str, str]]:

@@ -99,6 +99,11 @@ def count(value: float | None) -> str:
     return f"{value / 1e3:,.1f} k" if value < 1e6 else f"{value / 1e6:,.2f} M"
 
 
+def roughly(seconds: float) -> str:
+    """A forecast: no tenths from 10 seconds on."""
+    return duration(seconds) if seconds < 10 else duration(round(seconds)).replace(".0 s", " s")
+
+
 def memory(value: float) -> str:
     """Bytes as `1.4 GB` or `310 MB`."""
     return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"

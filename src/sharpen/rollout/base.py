@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sharpen.data.order import Key
+from sharpen.rollout.grammar import Grammar
 from sharpen.types import Segment
 
 
@@ -26,7 +27,8 @@ class Request:
 class Params:
     """How to draw; the fields mean what they do in config.stages.Sampling.
 
-    Temperature 0 is greedy; log-probabilities are then those at temperature 1, of the whole vocabulary.
+    Temperature 0 is greedy; log-probabilities are then those at temperature 1, of the whole vocabulary or what the
+    grammar leaves of it. The grammar comes before top-k, top-p and min-p.
     """
 
     max_tokens: int
@@ -34,10 +36,11 @@ class Params:
     top_k: int | None = None
     top_p: float = 1.0
     min_p: float = 0.0
+    grammar: Grammar | None = None
 
     @property
     def cuts(self) -> bool:
-        """Whether tokens are drawn from a part of the vocabulary only."""
+        """Whether unlikely tokens are cut off."""
         return self.temperature > 0 and (self.top_k is not None or self.top_p < 1 or self.min_p > 0)
 
 
@@ -51,7 +54,7 @@ class Sampler(Protocol):
     async def sample(
         self, requests: Sequence[Request], params: Params, progress: Callable[[int], None] | None = None
     ) -> list[Segment]:
-        """One segment a request, in order; with its support where `params` cut tokens off.
+        """One segment a request, in order; with its support where `params` cut tokens off or have a grammar.
 
         `progress` is told the number of tokens made so far.
         """

@@ -45,10 +45,10 @@ def cut(logits: Tensor, top_k: int | None, top_p: float, min_p: float) -> Cut:
 
     `top_k` keeps so many of the likeliest; `top_p` the smallest set of the likeliest whose probability, renormalised
     after top-k, is at least that; `min_p` those at least that share as probable as the likeliest. Of equally
-    probable tokens the first come first.
+    probable tokens the first come first. What a grammar excluded before (−∞) is never left.
     """
     ordered, order = logits.float().sort(dim=-1, descending=True, stable=True)
-    kept = torch.ones_like(order, dtype=torch.bool)
+    kept = ordered > -torch.inf
     if top_k is not None:
         kept[:, top_k:] = False
     if top_p < 1:

@@ -123,7 +123,7 @@ class _Open:
         self.append(segment.tokens[known:], segment.mask[known:], segment.logprobs[known:])
         self.version = segment.version
         if segment.support and self.support:
-            self.support = Support(self.support.counts + segment.support.counts, self.support.ids + segment.support.ids)
+            self.support = self.support + segment.support
         else:
             self.support = segment.support
 

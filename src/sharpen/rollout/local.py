@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from sharpen.models.packed import packed_weights
 from sharpen.rollout.base import Params, Request
 from sharpen.rollout.draw import cut, draw
 from sharpen.rollout.plain import run_plain
-from sharpen.rollout.running import Running
+from sharpen.rollout.running import Left, Running
 from sharpen.types import Segment
 
 
@@ -136,12 +135,12 @@ class _Run:
         step.done()
         return found[len(tokens) :]
 
-    def _draw(self, found: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, list[array[int]]]:
-        """From hidden states (N, W): tokens (N,), their log-probabilities (N,) and, where tokens were cut off, what
-        was left of each row."""
-        params = self.running.params
-        scores, peak = self.head.shifted(found, params.temperature or 1.0)
-        left: list[array[int]] = []
+    def _draw(self, found: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Left]:
+        """From hidden states (N, W): tokens (N,), their log-probabilities (N,) and what was left of each row."""
+        params, allowed = self.running.params, self.running.allowed()
+        restrict = allowed.only if allowed else None
+        scores, peak = self.head.shifted(found, params.temperature or 1.0, restrict=restrict)
+        left: Left = allowed.sets(self.running.sets) if allowed and not params.cuts else []
         if params.cuts:
             scores, left = cut(scores, params.top_k, params.top_p, params.min_p)
         tokens, logprobs = draw(scores, 1.0 if params.temperature else 0.0, uniform)

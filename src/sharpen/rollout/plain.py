@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +10,8 @@ from torch import Tensor
 
 from sharpen.models.plain import Plain
 from sharpen.models.rows import Rows
-from sharpen.rollout.base import Params
 from sharpen.rollout.draw import cut, draw
-from sharpen.rollout.running import Running
+from sharpen.rollout.running import Left, Running
 
 
 @torch.no_grad()
@@ -29,7 +27,7 @@ def run_plain(
         rows = Rows(model, how, [running.requests[which].prompt for which in running.request], prefill_tokens)
         scores = rows.scores
         while True:
-            tokens, logprobs, left = _draw(scores, running.params, running.uniform())
+            tokens, logprobs, left = _draw(scores, running)
             complete = running.record(tokens, logprobs, left)
             made += len(running.request)
             report(made)
@@ -41,9 +39,11 @@ def run_plain(
             scores = rows.decode(tokens[kept])
 
 
-def _draw(scores: Tensor, params: Params, uniform: Tensor) -> tuple[Tensor, Tensor, list[array[int]]]:
-    """From logits (N, V): tokens (N,), their log-probabilities (N,) and, after a cut, what was left of each row."""
+def _draw(scores: Tensor, running: Running) -> tuple[Tensor, Tensor, Left]:
+    """From logits (N, V): tokens (N,), their log-probabilities (N,) and what was left of each row."""
+    params, uniform, allowed = running.params, running.uniform(), running.allowed()
+    scores = allowed.only(scores) if allowed else scores
     if not params.cuts:
-        return *draw(scores, params.temperature, uniform), []
+        return *draw(scores, params.temperature, uniform), allowed.sets(running.sets) if allowed else []
     rest, left = cut(scores / params.temperature, params.top_k, params.top_p, params.min_p)
     return *draw(rest, 1.0, uniform), left

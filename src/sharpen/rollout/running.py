@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from sharpen.data.order import generator
 from sharpen.rollout.base import Params, Request
+from sharpen.rollout.grammar import Allowed, advance
 from sharpen.types import Segment, Support
+
+Left: TypeAlias = "list[array[int]] | list[bytes]"
+"""What each row's token is drawn from: after a cut its tokens, else the grammar's set; empty where there is neither."""
 
 
 class Running:
@@ -23,13 +28,17 @@ class Running:
         self.limits = [request.limit or params.max_tokens for request in requests]
         self.tokens: list[list[int]] = [[] for _ in requests]
         self.logprobs: list[list[float]] = [[] for _ in requests]
-        self.supports: list[list[array[int]]] = [[] for _ in requests]
+        self.supports: list[list[Any]] = [[] for _ in requests]
+        self.sets: dict[bytes, bytes] = {}  # the grammar's, so that equal ones are one object
         self.uniforms: dict[int, list[float]] = {}
+        self.matchers: dict[int, Any] = {}
         self.request: list[int] = []
 
     def begin(self, which: int) -> None:
-        """Draw the numbers that a request's tokens are drawn with."""
+        """Draw the numbers that a request's tokens are drawn with, and set its grammar to the start."""
         self.uniforms[which] = generator(self.requests[which].key).random(self.params.max_tokens).tolist()
+        if self.params.grammar:
+            self.matchers[which] = self.params.grammar.begin()
 
     def uniform(self) -> Tensor:
         """The number (N,) that each row draws its next token with."""
@@ -37,11 +46,16 @@ class Running:
             [self.uniforms[which][len(self.tokens[which])] for which in self.request], dtype=torch.float64
         )
 
+    def allowed(self) -> Allowed | None:
+        """What each row may draw next; None: anything."""
+        grammar = self.params.grammar
+        return Allowed(grammar, [self.matchers[which] for which in self.request]) if grammar else None
+
     def newest(self) -> list[int]:
         """Each row's newest token: of one that begins, its prompt's last."""
         return [(self.tokens[which] or self.requests[which].prompt)[-1] for which in self.request]
 
-    def record(self, tokens: Tensor, logprobs: Tensor, left: list[array[int]]) -> list[int]:
+    def record(self, tokens: Tensor, logprobs: Tensor, left: Left) -> list[int]:
         """Append to each row what it has drawn; returns the slots of rows that are complete."""
         complete = []
         for slot, (which, token, logprob) in enumerate(
@@ -54,6 +68,9 @@ class Running:
             if token in self.stop or len(made) == self.limits[which]:
                 complete.append(slot)
                 del self.uniforms[which]
+                self.matchers.pop(which, None)
+            elif self.params.grammar:
+                advance(self.matchers[which], token)
         return complete
 
     def segments(self, version: int) -> list[Segment]:
@@ -67,10 +84,12 @@ class Running:
             mask=(False,) * len(prompt) + (True,) * len(made),
             logprobs=(0.0,) * len(prompt) + tuple(self.logprobs[row]),
             version=version,
-            support=self._support(row) if self.params.cuts else None,
+            support=self._support(row),
         )
 
-    def _support(self, row: int) -> Support:
+    def _support(self, row: int) -> Support | None:
+        if not self.params.cuts:
+            return Support((), array("i"), tuple(self.supports[row])) if self.params.grammar else None
         ids = array("i")
         for left in self.supports[row]:
             ids += left

@@ -58,7 +58,7 @@ def credit(
     has a KL.
     """
     algorithm = stage.algorithm
-    rows = _rows(groups)
+    rows = rows_of(groups)
     if algorithm.kl.coef:
         assert with_reference
         rows = with_reference(rows)
@@ -77,7 +77,7 @@ def credit(
     return credited
 
 
-def _rows(groups: Sequence[Group]) -> list[Row]:
+def rows_of(groups: Sequence[Group]) -> list[Row]:
     """The segments of the valid rollouts; a group is an atom."""
     rows: list[Row] = []
     for place, group in enumerate(groups):

@@ -19,13 +19,16 @@ from sharpen.guards.faults import failed
 from sharpen.models.load import Loaded, compute_dtype, load
 from sharpen.rollout.base import Params
 from sharpen.rollout.episodes import Answers, Attempt, make
+from sharpen.rollout.grammar import Grammar, grammar_of
+from sharpen.runs.ledger import Ledger
 from sharpen.runs.observer import Observer
 from sharpen.runs.store import write_lines
 from sharpen.stages.environment import environment
 from sharpen.stages.following import SharedSampler
 from sharpen.stages.grading import judge
 from sharpen.stages.report import episode
-from sharpen.stages.routing import Router, graders
+from sharpen.stages.resolve import with_paths
+from sharpen.stages.routing import Router, graders, leaving
 from sharpen.stages.summary import score
 from sharpen.train.ranks import Ranks
 from sharpen.types import Example, Grade, Rollout
@@ -46,10 +49,12 @@ async def evaluate(
     label: str,
     check_stop: Callable[[], None] = lambda: None,
     ranks: Ranks | None = None,
+    ledger: Ledger | None = None,
 ) -> list[dict[str, Any]]:
     """The model's answers to the examples, graded: one line an item, in their order.
 
-    `check_stop` is called between batches, and may raise; other `ranks` hold the model already. Raises GraderError
+    `check_stop` is called between batches, and may raise; other `ranks` hold the model already; `ledger` keeps what
+    judges answer. Raises GraderError
     when the grader itself fails on an item: an accuracy over the rest would be biased.
     """
     if not examples:
@@ -63,13 +68,13 @@ async def evaluate(
         return progress
 
     keys = [(seed, config.name, sample) for sample in range(config.samples)]
-    sampler = SharedSampler(loaded, ranks or Ranks())
+    sampler, grammar = SharedSampler(loaded, ranks or Ranks()), grammar_of(config.response_format, loaded)
     with environment(config.env) as env:
-        greedy = await answers(config, examples, loaded, sampler, 0.0, [(0,)], env, watch(f"{label}, greedy"))
+        greedy = await answers(config, examples, loaded, sampler, 0.0, [(0,)], env, watch(f"{label}, greedy"), grammar)
         drawn = await answers(
-            config, examples, loaded, sampler, config.temperature, keys, env, watch(f"{label}, drawn")
+            config, examples, loaded, sampler, config.temperature, keys, env, watch(f"{label}, drawn"), grammar
         )
-    with Router(pools(config)) as pool:
+    with Router(pools(config, ledger)) as pool:
         grades = await graded(pool, examples, greedy, 1)
         drawn_grades = await graded(pool, examples, drawn, config.samples)
     lines = []
@@ -114,29 +119,34 @@ def standalone(
     observer: Observer | None = None,
 ) -> dict[str, Any]:
     """Evaluate one model outside a run: its scores with intervals; items go to `out`/eval.jsonl when given."""
-    config = Eval(
-        name="eval",
-        data=data,
-        grader=grader,
-        env=env,
-        max_tokens=max_tokens,
-        samples=samples,
-        temperature=temperature,
+    config: Eval = with_paths(
+        Eval(
+            name="eval",
+            data=data,
+            grader=grader,
+            env=env,
+            max_tokens=max_tokens,
+            samples=samples,
+            temperature=temperature,
+        ),
+        base,
     )
     examples = list(read_examples(data, base))
     loaded = load(model, compute_dtype("auto"))
     observer = observer or Observer()
     if loaded.notice:
         observer.event({"event": "alert", "kind": "slow_path", "message": loaded.notice})
+    for told in leaving(graders(config.grader, data).values()):
+        observer.event(told)
     lines = asyncio.run(evaluate(config, examples, loaded, seed, observer, model))
     if out:
         write_lines(out / "eval.jsonl", lines)
     return score(lines)
 
 
-def pools(config: Eval) -> dict[str, GraderPool]:
+def pools(config: Eval, ledger: Ledger | None = None) -> dict[str, GraderPool]:
     """The eval's grader, and those that its sources name."""
-    return {key: GraderPool(own) for key, own in graders(config.grader, config.data).items()}
+    return {key: GraderPool(own, ledger=ledger) for key, own in graders(config.grader, config.data).items()}
 
 
 async def answers(
@@ -148,6 +158,7 @@ async def answers(
     keys: Sequence[tuple[int | str, ...]],
     env: Answers | None,
     progress: Progress,
+    grammar: Grammar | None = None,
 ) -> list[Rollout]:
     """One answer for each example and key, example by example."""
     renderer = Renderer(loaded.tokenizer, loaded.stop)
@@ -156,7 +167,8 @@ async def answers(
     for start in range(0, len(attempts), sampler.max_rows):
         progress(start, len(attempts))
         part = attempts[start : start + sampler.max_rows]
-        rollouts += await make(part, env, sampler, renderer, Params(config.max_tokens, temperature))
+        params = Params(config.max_tokens, temperature, grammar=grammar)
+        rollouts += await make(part, env, sampler, renderer, params)
     progress(len(attempts), len(attempts))
     return rollouts
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sharpen.config.graders.remote import HOW_ASKED, Remote
 from sharpen.config.load import load
 from sharpen.config.recipe import Recipe
 from sharpen.config.stages import AnyStage
@@ -20,6 +21,7 @@ MAY_CHANGE = (
     "save_every",
     "early_stopping",
     "final",
+    "probe",
     "max_fault_share",
     "max_fault_steps",
     "tokens_per_microbatch",
@@ -53,6 +55,8 @@ def extended(recipe: Recipe, run: Path, overrides: Sequence[str]) -> tuple[Recip
         kind, _, rest = change.path.partition(".")
         place, _, field = rest.partition(".")
         field = field.partition(".")[0]
+        if _how_asked(recipe, change.path):
+            continue
         if not (kind in RUN_MAY_CHANGE or (kind == "stages" and field in MAY_CHANGE)):
             raise _refused(change, run, "a run that goes on keeps this: what is done was made with it")
         if kind == "stages":
@@ -83,8 +87,25 @@ def _check_stage(
         raise _refused(change, run, f"{name} has begun, so its epochs can only grow")
 
 
+def _how_asked(recipe: Recipe, path: str) -> bool:
+    """Whether the path is that of how a grader's server is asked, such as `stages.0.grader.budget.tokens`."""
+    found: Any = recipe
+    for name in path.split("."):
+        if isinstance(found, Remote) and name in HOW_ASKED:
+            return True
+        match found:
+            case tuple():
+                found = found[int(name)]
+            case dict():
+                found = found.get(name)
+            case _:
+                found = getattr(found, name, None)
+    return False
+
+
 def _refused(change: Change, run: Path, fact: str) -> ConfigError:
-    may = ", ".join((*(f"stages.N.{name}" for name in MAY_CHANGE), *RUN_MAY_CHANGE))
+    asked = ", ".join(HOW_ASKED)
+    may = ", ".join((*(f"stages.N.{name}" for name in MAY_CHANGE), *RUN_MAY_CHANGE, f"of judges and endpoints {asked}"))
     return ConfigError(
         fact,
         path=change.path,

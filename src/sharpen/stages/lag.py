@@ -21,7 +21,10 @@ class Waiting:
         self._max_lag = max_lag
         self._steps = steps
         self._prompts = prompts
-        self._groups = {saved["step"]: _groups(prompts(saved["step"]), saved["groups"]) for saved in state}
+        self._groups = {
+            saved["step"]: _Loading(saved.get("sets", ())).groups(prompts(saved["step"]), saved["groups"])
+            for saved in state
+        }
 
     async def take(self, step: int, sample: Callable[[list[Example], int], Awaitable[list[Group]]]) -> list[Group]:
         """The groups of `step`, after sampling with the present policy what must not wait for a later one."""
@@ -32,46 +35,62 @@ class Waiting:
 
     def state(self) -> list[dict[str, Any]]:
         """What waits, for JSON; without the examples, which the step number gives."""
+        return [_Saving().step(step, groups) for step, groups in self._groups.items()]
+
+
+class _Saving:
+    """Writes a step's groups; each set of a grammar stands once, however many tokens it is of."""
+
+    def __init__(self) -> None:
+        self._sets: dict[bytes, int] = {}
+
+    def step(self, step: int, groups: Sequence[Group]) -> dict[str, Any]:
+        written = [[self._rollout(rollout) for rollout in group.rollouts] for group in groups]
+        return {"step": step, "groups": written, "sets": [b64encode(own).decode() for own in self._sets]}
+
+    def _rollout(self, rollout: Rollout) -> dict[str, Any]:
+        """Without what environments add: their episodes do not wait."""
+        sample = {"text": rollout.sample.text, "finish": rollout.sample.finish}
+        return {"sample": sample, "segments": [self._segment(segment) for segment in rollout.segments]}
+
+    def _segment(self, segment: Segment) -> dict[str, Any]:
+        return {
+            "tokens": segment.tokens,
+            "mask": "".join("1" if sampled else "0" for sampled in segment.mask),
+            "logprobs": segment.logprobs,
+            "version": segment.version,
+            "support": segment.support and self._support(segment.support),
+        }
+
+    def _support(self, support: Support) -> dict[str, Any]:
+        sets = [self._sets.setdefault(own, len(self._sets)) for own in support.sets]
+        return {"counts": support.counts, "ids": b64encode(support.ids.tobytes()).decode(), "sets": sets}
+
+
+class _Loading:
+    """Reads what `_Saving` wrote, with the step's sets."""
+
+    def __init__(self, sets: Sequence[str]) -> None:
+        self._sets = [b64decode(own) for own in sets]
+
+    def groups(self, examples: Sequence[Example], saved: Sequence[Sequence[dict[str, Any]]]) -> list[Group]:
         return [
-            {"step": step, "groups": [[_saved(rollout) for rollout in group.rollouts] for group in groups]}
-            for step, groups in self._groups.items()
+            Group(example, tuple(self._rollout(rollout) for rollout in rollouts))
+            for example, rollouts in zip(examples, saved, strict=True)
         ]
 
+    def _rollout(self, saved: dict[str, Any]) -> Rollout:
+        return Rollout(tuple(self._segment(segment) for segment in saved["segments"]), Sample(**saved["sample"]))
 
-def _saved(rollout: Rollout) -> dict[str, Any]:
-    """Without what environments add: their episodes do not wait."""
-    sample = {"text": rollout.sample.text, "finish": rollout.sample.finish}
-    return {"sample": sample, "segments": [_saved_segment(segment) for segment in rollout.segments]}
+    def _segment(self, saved: dict[str, Any]) -> Segment:
+        return Segment(
+            tuple(saved["tokens"]),
+            tuple(mark == "1" for mark in saved["mask"]),
+            tuple(saved["logprobs"]),
+            saved["version"],
+            saved["support"] and self._support(saved["support"]),
+        )
 
-
-def _saved_segment(segment: Segment) -> dict[str, Any]:
-    support = segment.support
-    return {
-        "tokens": segment.tokens,
-        "mask": "".join("1" if sampled else "0" for sampled in segment.mask),
-        "logprobs": segment.logprobs,
-        "version": segment.version,
-        "support": support and {"counts": support.counts, "ids": b64encode(support.ids.tobytes()).decode()},
-    }
-
-
-def _groups(examples: Sequence[Example], saved: Sequence[Sequence[dict[str, Any]]]) -> list[Group]:
-    return [
-        Group(example, tuple(_rollout(rollout) for rollout in rollouts))
-        for example, rollouts in zip(examples, saved, strict=True)
-    ]
-
-
-def _rollout(saved: dict[str, Any]) -> Rollout:
-    return Rollout(tuple(_segment(segment) for segment in saved["segments"]), Sample(**saved["sample"]))
-
-
-def _segment(saved: dict[str, Any]) -> Segment:
-    support = saved["support"]
-    return Segment(
-        tuple(saved["tokens"]),
-        tuple(mark == "1" for mark in saved["mask"]),
-        tuple(saved["logprobs"]),
-        saved["version"],
-        support and Support(tuple(support["counts"]), array("i", b64decode(support["ids"]))),
-    )
+    def _support(self, saved: dict[str, Any]) -> Support:
+        sets = tuple(self._sets[index] for index in saved.get("sets", ()))
+        return Support(tuple(saved["counts"]), array("i", b64decode(saved["ids"])), sets)

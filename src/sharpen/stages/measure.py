@@ -28,10 +28,12 @@ from sharpen.guards.faults import FaultGuard
 from sharpen.models.adapters import merge
 from sharpen.models.load import Loaded, compute_dtype, load
 from sharpen.models.load import resolve as resolve_model
+from sharpen.rollout.grammar import grammar_of
 from sharpen.runs.memory import Watch
 from sharpen.runs.observer import Observer
 from sharpen.runs.store import RunDir
 from sharpen.stages import adapting, evaluate, rft, sft
+from sharpen.stages.attempts import pools, prompts, read, sample
 from sharpen.stages.credit import credit, loss_of
 from sharpen.stages.environment import environment
 from sharpen.stages.following import SharedSampler
@@ -164,15 +166,8 @@ class _Bench:
         return stages, [await self._eval(config) for config in self.recipe.evals]
 
     async def _stage(self, index: int) -> dict[str, Any]:
-        stage = self.recipe.stages[index]
-        stage = stage.model_copy(update={"optim": stage.optim.model_copy(update={"lr": 0.0})})
-        if isinstance(self.recipe.trains(index), Continue):  # the adapter of the stage before is still in the model
-            trains = adapting.words(self.recipe, index, self.loaded)
-        else:
-            merge(self.loaded.model)
-            trains = adapting.prepare(self.recipe, index, self.loaded, Path())
-        nowhere = RunDir(Path(os.devnull), self.observer)  # never entered: nothing can be written there
-        work = Work(nowhere, index, stage, self.recipe.seed, self.base, self.loaded, StopFlag(), self.held_out)
+        work, trains = without_run(self.recipe, index, self.base, self.loaded, self.held_out, self.observer)
+        stage = self.recipe.stages[index].model_copy(update={"optim": work.stage.optim})
         figures = await (self._sft(stage, work) if isinstance(stage, SFT) else self._rft(stage, work))
         return {
             "name": stage.name,
@@ -202,12 +197,12 @@ class _Bench:
         return _figures(found, "rows", total, steps, stage, LOOK * found.seconds(watched)["step"])
 
     async def _rft(self, stage: RFT, work: Work) -> dict[str, Any]:
-        examples = rft.read(stage, work)
+        examples = read(stage, work)
         engine = work.engine(stage.steps * stage.algorithm.num_iterations)
         reference, loss = Reference(engine), loss_of(stage)
         sampler = SharedSampler(self.loaded, work.ranks)
         guard = FaultGuard(stage.max_fault_share, stage.max_fault_steps)
-        with Router(rft.pools(stage, work)) as pool, environment(stage.env) as env:
+        with Router(pools(stage, work)) as pool, environment(stage.env) as env:
             await pool.start()
             if env:
                 await env.start()
@@ -215,7 +210,7 @@ class _Bench:
             async def take(number: int, size: int) -> Taken:
                 clock = Clock()
                 part = stage.model_copy(update={"prompts_per_step": size})
-                groups = await rft.sample(part, work, sampler, rft.prompts(part, work, examples, number), number, env)
+                groups = await sample(part, work, sampler, prompts(part, work, examples, number), number, env)
                 clock.lap("sample")
                 attempts = [(group.example, rollout) for group in groups for rollout in group.rollouts]
                 grades = await judge(attempts, pool)
@@ -248,7 +243,7 @@ class _Bench:
         examples = self.held_out.evals[config.name]
         if not examples:
             raise DataError("there are no held-out problems", field=f"evals.{config.name}.data")
-        sampler = SharedSampler(self.loaded, Ranks())
+        sampler, grammar = SharedSampler(self.loaded, Ranks()), grammar_of(config.response_format, self.loaded)
         answers = len(examples) * (1 + config.samples) * (1 + len(self.recipe.stages))
         with Router(evaluate.pools(config)) as pool, environment(config.env) as env:
             await pool.start()
@@ -260,7 +255,9 @@ class _Bench:
                 first = number % (len(examples) // size) * size
                 part = examples[first : first + size]
                 progress = partial(self.observer.progress, "answers")
-                rollouts = await evaluate.answers(config, part, self.loaded, sampler, 0.0, [(0,)], env, progress)
+                rollouts = await evaluate.answers(
+                    config, part, self.loaded, sampler, 0.0, [(0,)], env, progress, grammar
+                )
                 clock.lap("sample")
                 await evaluate.graded(pool, part, rollouts, 1)
                 clock.lap("grade")
@@ -291,6 +288,21 @@ class _Bench:
             return await take(number, size)
 
         return Found(await within(told, whole, deadline), whole)
+
+
+def without_run(
+    recipe: Recipe, index: int, base: Path, loaded: Loaded, held_out: HeldOut, observer: Observer
+) -> tuple[Work, str]:
+    """A stage's work where there is no run directory, with a learning rate of 0, and what it would train in words."""
+    stage = recipe.stages[index]
+    stage = stage.model_copy(update={"optim": stage.optim.model_copy(update={"lr": 0.0})})
+    if isinstance(recipe.trains(index), Continue):  # the adapter of the stage before is still in the model
+        trains = adapting.words(recipe, index, loaded)
+    else:
+        merge(loaded.model)
+        trains = adapting.prepare(recipe, index, loaded, Path())
+    nowhere = RunDir(Path(os.devnull), observer)  # never entered: nothing can be written there
+    return Work(nowhere, index, stage, recipe.seed, base, loaded, StopFlag(), held_out), trains
 
 
 async def within(take: Take, whole: int, deadline: float, clock: Callable[[], float] = time.monotonic) -> list[Taken]:

@@ -18,10 +18,12 @@ from typing import Any, TypeVar
 import torch
 
 from sharpen.config.graders import parts
+from sharpen.config.graders.remote import Remote
 from sharpen.config.recipe import Recipe
 from sharpen.config.stages import SFT
-from sharpen.errors import CheckpointError, GraderError, Interrupted, RunError, SharpenError
+from sharpen.errors import CheckpointError, GraderError, Interrupted, ProbeError, RunError, SharpenError
 from sharpen.models.load import Loaded, compute_dtype, load
+from sharpen.runs.ledger import Ledger
 from sharpen.runs.manifest import verify
 from sharpen.runs.observer import Observer, Several
 from sharpen.runs.reporting import Reporting
@@ -33,8 +35,8 @@ from sharpen.stages.evaluate import evaluate
 from sharpen.stages.extend import extended, reopen_models
 from sharpen.stages.following import follow, hand_out
 from sharpen.stages.heldout import HeldOut
-from sharpen.stages.resolve import Resolved, reopen, resolve, rewrite, settle_rates
-from sharpen.stages.routing import all_graders
+from sharpen.stages.resolve import Resolved, changed_graders, reopen, resolve, rewrite, settle_rates
+from sharpen.stages.routing import all_graders, leaving
 from sharpen.stages.work import StopFlag, Work, stage_folder
 from sharpen.train.ranks import Ranks, joined
 
@@ -46,6 +48,7 @@ STATUS: dict[type[BaseException], str] = {
     Interrupted: "interrupted",
     KeyboardInterrupt: "interrupted",
     GraderError: "paused",
+    ProbeError: "paused",
 }
 
 Functions = Mapping[str, Callable[..., Any]]
@@ -123,6 +126,10 @@ def _go_on(
         directory.event(
             "alert", kind="versions_changed", message=f"other versions than at the start, so other bits: {changed}"
         )
+    if edited := changed_graders(out, recipe):
+        directory.event(
+            "alert", kind="grader_changed", message=f"graders are not what they were at the start: {edited}"
+        )
     return _Run(directory, resolved, functions, ranks).guarded()
 
 
@@ -134,6 +141,9 @@ class _Run:
     ranks: Ranks
     stop: StopFlag = field(default_factory=StopFlag)
     reporting: Reporting | None = None
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.directory.path / "judges.jsonl")
 
     def guarded(self) -> dict[str, Any]:
         """Run, and whatever happens leave a truthful directory behind."""
@@ -157,7 +167,7 @@ class _Run:
         recipe, run = self.resolved.recipe, self.directory
         torch.set_num_threads(recipe.threads or 1)
         self.ranks.tell("threads", [recipe.threads or 1] * self.ranks.size)
-        self._look_at_sandbox()
+        self._look_at_graders()
         held_out = HeldOut.read(recipe, Path(), run.path)
         run.event("held_out_checked", dropped=held_out.dropped)
         dtype = compute_dtype(recipe.dtype)
@@ -175,11 +185,19 @@ class _Run:
             await self._stage(index, loaded, held_out)
             await self._evaluate(recipe.stages[index].name, loaded, held_out)
 
-    def _look_at_sandbox(self) -> None:
-        """Whether graders can be run here, and behind which walls; the run says so. Raises SandboxUnavailable."""
-        if not any(
-            part.place != "process" for config in all_graders(self.resolved.recipe) for part in parts(config).values()
-        ):
+    def _look_at_graders(self) -> None:
+        """What leaves this machine, and behind which walls graders run; the run says so.
+
+        Raises SandboxUnavailable, and ConfigError where a server's key is missing: before anything is trained.
+        """
+        configs = all_graders(self.resolved.recipe)
+        for told in leaving(configs):
+            self.directory.event(**told)
+        single = [part for config in configs for part in parts(config).values()]
+        for part in single:
+            if isinstance(part, Remote) and part.place == "here":
+                part.build()
+        if not any(part.place in ("jail", "parent") for part in single):
             return
         isolation = plan.isolation()
         self.directory.event("sandbox", isolation=isolation, message=plan.WORDS[isolation])
@@ -210,7 +228,18 @@ class _Run:
         run.event("trains", stage=stage.name, message=trains)
         last = index == len(recipe.stages) - 1
         work = Work(
-            run, index, stage, recipe.seed, Path(), loaded, self.stop, held_out, self.functions, last, self.ranks
+            run,
+            index,
+            stage,
+            recipe.seed,
+            Path(),
+            loaded,
+            self.stop,
+            held_out,
+            self.functions,
+            last,
+            self.ranks,
+            self.ledger,
         )
         hand_out(self.ranks, loaded)
         if isinstance(stage, SFT):
@@ -235,6 +264,7 @@ class _Run:
                 f"eval {config.name} on {name}",
                 self._raise_if_stopped,
                 self.ranks,
+                self.ledger,
             )
             write_lines(path, lines)
             self.directory.event("evaluated", eval=config.name, model=name, score=summary.score(lines)["score"])

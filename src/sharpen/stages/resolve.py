@@ -12,9 +12,13 @@ import yaml
 
 from sharpen import __version__
 from sharpen.config.adapters import Full
+from sharpen.config.base import Config
 from sharpen.config.data import Data, FileData, InlineData, ReasoningGymData
-from sharpen.config.load import RESOLVED, dump, load
+from sharpen.config.graders import BatchEndpoint, Grader, RewardModel
+from sharpen.config.graders.version import version as grader_version
+from sharpen.config.load import RESOLVED, as_yaml, dump, load
 from sharpen.config.recipe import Recipe
+from sharpen.config.stages import RFT
 from sharpen.data.source import fingerprint, pinned
 from sharpen.errors import RunError
 from sharpen.models.load import compute_dtype
@@ -34,6 +38,7 @@ class Resolved(NamedTuple):
 
 def resolve(recipe: Recipe, out: Path, base: Path) -> Resolved:
     """Fill in what depends on place and machine, and write `out`/recipe.yaml."""
+    recipe = placed(recipe, base)
     stages = tuple(
         stage.model_copy(
             update={
@@ -47,19 +52,36 @@ def resolve(recipe: Recipe, out: Path, base: Path) -> Resolved:
         config.model_copy(update={"data": _data(config.data, out, base, f"evals/{config.name}")})
         for config in recipe.evals
     )
-    recipe = placed(recipe, base).model_copy(update={"stages": stages, "evals": evals})
+    recipe = recipe.model_copy(update={"stages": stages, "evals": evals})
     resolve_model(recipe.model)  # fetch now, so that a missing model fails before anything else
     resolved = Resolved(recipe, _fingerprints(recipe))
-    facts = {RESOLVED: {"versions": _versions(), "hardware": _hardware(recipe), "data": resolved.data}}
+    noted = {"versions": _versions(), "hardware": _hardware(recipe), "data": resolved.data}
+    facts = {RESOLVED: {**noted, "graders": grader_versions(recipe)}}
     _write(out, recipe, facts)
     return resolved
 
 
 def placed(recipe: Recipe, base: Path) -> Recipe:
-    """The recipe with an absolute path where its model is a folder, and with its number of threads."""
+    """The recipe with absolute paths where its models are folders and its graders files, and its number of threads."""
     local = base / recipe.model
     model = str(local.resolve()) if local.is_dir() else recipe.model
-    return recipe.model_copy(update={"model": model, "threads": recipe.threads or _threads()})
+    graders_placed: Recipe = with_paths(recipe, base)
+    return graders_placed.model_copy(update={"model": model, "threads": recipe.threads or _threads()})
+
+
+def with_paths(value: Any, base: Path) -> Any:
+    """The config, in which every grader that names a path has it absolute."""
+    match value:
+        case RewardModel() | BatchEndpoint():
+            return value.placed(base)
+        case Config():
+            changed = {name: found for name, inner in value if (found := with_paths(inner, base)) != inner}
+            return value.model_copy(update=changed)
+        case tuple():
+            return tuple(with_paths(inner, base) for inner in value)
+        case dict():
+            return {name: with_paths(inner, base) for name, inner in value.items()}
+    return value
 
 
 def rewrite(out: Path, recipe: Recipe) -> None:
@@ -107,8 +129,40 @@ def reopen(out: Path) -> tuple[Resolved, str]:
     return resolved, ", ".join(changed)
 
 
+def changed_graders(out: Path, recipe: Recipe) -> str:
+    """Which graders have another version than the run noted at its start; a run of an older sharpen noted none."""
+    before = yaml.safe_load((out / "recipe.yaml").read_text(encoding="utf-8"))[RESOLVED].get("graders", {})
+    now = grader_versions(recipe)
+    return ", ".join(
+        f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name, now[name]) != now[name]
+    )
+
+
+def grader_versions(recipe: Recipe) -> dict[str, str]:
+    """The version of each grader of the recipe, by the place that names it: `stages.rft`, `evals.held_out.data`."""
+    found: dict[str, Grader | None] = {}
+    for config in recipe.evals:
+        found |= _graders(f"evals.{config.name}", config.grader, data=config.data)
+    for stage in recipe.stages:
+        if isinstance(stage, RFT):
+            place = f"stages.{stage.name}"
+            found |= _graders(place, stage.grader, data=stage.data, validation=stage.validation)
+    return {place: grader_version(own) for place, own in found.items() if own}
+
+
+def _graders(place: str, own: Grader | None, **data: Data | None) -> dict[str, Grader | None]:
+    """A stage's or eval's own grader, and those of its sources, by number where there are several."""
+    found = {place: own}
+    for field, several in data.items():
+        if isinstance(several, tuple):
+            found |= {f"{place}.{field}.{number}": source.grader for number, source in enumerate(several)}
+        elif several is not None:
+            found[f"{place}.{field}"] = several.grader
+    return found
+
+
 def _write(out: Path, recipe: Recipe, facts: dict[str, Any]) -> None:
-    write_text(out / "recipe.yaml", dump(recipe) + yaml.safe_dump(facts, sort_keys=False))
+    write_text(out / "recipe.yaml", dump(recipe) + as_yaml(facts))
 
 
 def _data(data: Data, out: Path, base: Path, name: str) -> Data:

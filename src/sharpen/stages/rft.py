@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -10,26 +9,25 @@ import numpy as np
 import torch
 
 from sharpen.config.stages import RFT
-from sharpen.data.order import indices
-from sharpen.data.source import read_examples
-from sharpen.errors import DataError, GraderError
-from sharpen.graders.pool import GraderPool
+from sharpen.errors import GraderError
 from sharpen.guards.faults import FaultGuard
 from sharpen.rollout.base import Params, Sampler
 from sharpen.rollout.episodes import Answers, Attempt, make
 from sharpen.runs.store import Journal, resume_command
 from sharpen.stages import report
+from sharpen.stages.attempts import pools, prompts, read, sample
 from sharpen.stages.credit import Credited, credit, loss_of
 from sharpen.stages.environment import Recalled, environment
 from sharpen.stages.following import SharedSampler
 from sharpen.stages.grading import grade, judge
 from sharpen.stages.lag import Waiting
-from sharpen.stages.routing import Router, graders
+from sharpen.stages.probe import advice, decide, gaps, probe
+from sharpen.stages.routing import Router
 from sharpen.stages.work import Work
 from sharpen.train.engine import Engine, StepResult
 from sharpen.train.losses import PolicyGradient
 from sharpen.train.reference import Reference
-from sharpen.types import Example, Group
+from sharpen.types import Example
 from sharpen.types import Sequence as Row
 
 GAP_MEAN = 0.02
@@ -60,6 +58,10 @@ async def run(stage: RFT, work: Work) -> None:
         await pool.start()
         if env:
             await env.start()
+        if stage.probe and not done:
+            found = await probe(stage, stage.probe, work, sampler, engine, pool, env, examples)
+            work.run.event("probed", stage=stage.name, message=". ".join(advice(found)), figures=found)
+            decide(stage, stage.probe, found)
         for step in range(done, stage.steps):
             if work.stopped_early:
                 break
@@ -93,56 +95,6 @@ async def run(stage: RFT, work: Work) -> None:
     work.finish(engine)
 
 
-def pools(stage: RFT, work: Work) -> dict[str, GraderPool]:
-    """The stage's grader, which may be a function handed over in Python, and those that its sources name."""
-    function = work.functions.get(stage.name)
-    configs = graders(stage.grader, stage.data, stage.validation)
-    return {key: GraderPool(config, function=None if key else function) for key, config in configs.items()}
-
-
-def read(stage: RFT, work: Work) -> list[Example]:
-    """All examples to train on. Raises DataError when there are none."""
-    examples = list(read_examples(stage.data, work.base))
-    if not examples:
-        raise DataError("there are no prompts to train on", field=f"stages.{stage.name}.data")
-    return examples
-
-
-def prompts(stage: RFT, work: Work, examples: list[Example], step: int) -> list[Example]:
-    """Those of step `step` (from 0)."""
-    first = step * stage.prompts_per_step
-    chosen = indices(len(examples), first, first + stage.prompts_per_step, (work.seed, stage.name, "order"))
-    return [examples[index] for index in chosen]
-
-
-async def sample(
-    stage: RFT,
-    work: Work,
-    sampler: Sampler,
-    examples: Sequence[Example],
-    step: int,
-    env: Answers | None = None,
-) -> list[Group]:
-    """A group of rollouts for each example; random numbers are counted on (seed, stage, step, place, sample, turn)."""
-    attempts = [
-        Attempt(example, (work.seed, stage.name, step, place, attempt))
-        for place, example in enumerate(examples)
-        for attempt in range(stage.group_size)
-    ]
-    drawing = stage.sampling
-    params = Params(drawing.max_tokens, drawing.temperature, drawing.top_k, drawing.top_p, drawing.min_p)
-    total = len(attempts) * params.max_tokens
-
-    def progress(made: int) -> None:
-        work.run.observer.progress("sample", made, total)
-
-    rollouts = await make(attempts, env, sampler, work.renderer, params, progress)
-    size = stage.group_size
-    return [
-        Group(example, tuple(rollouts[place * size : (place + 1) * size])) for place, example in enumerate(examples)
-    ]
-
-
 def learn(stage: RFT, engine: Engine, loss: PolicyGradient, rows: list[Row]) -> list[StepResult]:
     """One optimiser step on the batch, or several with the log-probabilities of before the first."""
     temperature, updates = stage.sampling.temperature, stage.algorithm.num_iterations
@@ -154,16 +106,10 @@ def learn(stage: RFT, engine: Engine, loss: PolicyGradient, rows: list[Row]) -> 
 def _check_gap(stage: RFT, work: Work, engine: Engine, rows: list[Row]) -> None:
     """Compare sampler and trainer on the first step's rollouts; report it, and raise an alert when too far apart."""
     scored = engine.score(rows, stage.sampling.temperature)
-    gaps = [
-        abs(new - old)
-        for row in scored
-        for new, old, sampled in zip(row.old_logprobs, row.rollout_logprobs, row.mask, strict=True)
-        if sampled
-    ]
-    if not gaps:
+    if not (apart := gaps(scored)):
         return
-    mean, peak = float(np.mean(gaps)), max(gaps)
-    work.run.event("parity", stage=stage.name, logprob_gap_mean=mean, logprob_gap_max=peak, tokens=len(gaps))
+    mean, peak = float(np.mean(apart)), max(apart)
+    work.run.event("parity", stage=stage.name, logprob_gap_mean=mean, logprob_gap_max=peak, tokens=len(apart))
     bad = mean > GAP_MEAN if work.loaded.dtype == torch.bfloat16 else peak > GAP_MAX
     if bad:
         message = f"sampler and trainer disagree: mean gap {mean:.4f}, largest {peak:.4f} nats"
@@ -199,7 +145,8 @@ async def _validate(
 ) -> dict[str, float]:
     """Mean grade of the greedy answers to the held-out prompts."""
     attempts = [Attempt(example, ()) for example in held_out]
-    rollouts = await make(attempts, env, sampler, work.renderer, Params(stage.sampling.max_tokens, 0.0))
+    params = Params(stage.sampling.max_tokens, 0.0, grammar=work.grammar)
+    rollouts = await make(attempts, env, sampler, work.renderer, params)
     grades = await judge(list(zip(held_out, rollouts, strict=True)), pool)
     scores = [made.score for made in grades if made.score is not None]
     return {"reward": float(np.mean(scores)), "n": len(scores)} if scores else {}

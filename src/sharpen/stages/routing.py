@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from sharpen.config.data import Data, sources
-from sharpen.config.graders import Grader
+from sharpen.config.graders import Grader, parts
+from sharpen.config.graders.remote import Remote
 from sharpen.config.recipe import Recipe
 from sharpen.config.stages import RFT
 from sharpen.data.source import grader_key
@@ -28,6 +29,22 @@ def all_graders(recipe: Recipe) -> list[Grader]:
     found = [graders(held_out.grader, held_out.data) for held_out in recipe.evals]
     found += [graders(stage.grader, stage.data, stage.validation) for stage in recipe.stages if isinstance(stage, RFT)]
     return [config for named in found for config in named.values()]
+
+
+def leaving(configs: Iterable[Grader]) -> list[dict[str, Any]]:
+    """An event for each grader that sends rows to another machine: to whom, and what of them."""
+    return [
+        {
+            "event": "remote",
+            "grader": name,
+            "host": part.host(),
+            "fields": part.fields(),
+            "message": f"the grader {name} sends {', '.join(part.fields())} of every row to {part.host()}",
+        }
+        for config in configs
+        for name, part in parts(config).items()
+        if isinstance(part, Remote) and part.leaves
+    ]
 
 
 class Router:

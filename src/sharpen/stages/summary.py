@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sharpen.config.recipe import Recipe
+from sharpen.runs.ledger import Ledger
 from sharpen.runs.memory import peak_memory
 from sharpen.runs.statistics import gains, interval, paired_difference, pass_at_k
 from sharpen.runs.store import read_lines, write_text
@@ -35,6 +37,7 @@ def write(run: Path, recipe: Recipe, status: str, seconds: float) -> dict[str, A
             "seconds": round(spent, 1),
             "core_seconds": round(spent * (recipe.threads or 1), 1),
             "tokens": tokens,
+            "judges": {grader: asdict(spent) for grader, spent in Ledger(run / "judges.jsonl").spent.items()},
         },
         "isolation": _isolation(run),
         "peak_memory_bytes": max(earlier.get("peak_memory_bytes", 0), peak_memory()),

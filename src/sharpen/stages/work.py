@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from sharpen.errors import CheckpointError, Interrupted
 from sharpen.guards.plateau import Plateau
 from sharpen.models.adapters import attached, load_adapter, merge, merged, save_adapter
 from sharpen.models.load import Loaded, load, save
+from sharpen.rollout.grammar import Grammar, grammar_of
+from sharpen.runs.ledger import Ledger
 from sharpen.runs.manifest import publish, verify
 from sharpen.runs.store import RunDir, resume_command
 from sharpen.stages.adapting import ADAPTER
@@ -58,6 +61,7 @@ class Work:
     """Nothing is trained after this stage: what it needs to go on is kept, should the run be extended."""
 
     ranks: Ranks = field(default_factory=Ranks)
+    ledger: Ledger = field(default_factory=Ledger)
     best: float | None = None
     tokens: dict[str, int] = field(default_factory=lambda: {"sampled": 0, "trained": 0})
     seconds: float = 0.0
@@ -77,6 +81,11 @@ class Work:
     def folder(self) -> Path:
         """`stages/01-sft`, where the stage keeps what it needs to go on."""
         return stage_folder(self.run.path, self.index, self.stage)
+
+    @cached_property
+    def grammar(self) -> Grammar | None:
+        """What the stage's completions are held to. Raises ConfigError and ModelError."""
+        return grammar_of(getattr(self.stage, "response_format", None), self.loaded)
 
     @property
     def key(self) -> Key:

@@ -8,16 +8,27 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from sharpen.config import formula
+from sharpen.config.graders.adapters import TRL, BatchEndpoint, RewardModel, Rubric
 from sharpen.config.graders.base import LARGEST_SOURCE, GraderConfig, SingleGrader, Template, parsed
+from sharpen.config.graders.field import Format, Language, Length, Repetition, Sql
 from sharpen.config.graders.programs import CodeTests, Plugin, Python
+from sharpen.config.graders.remote import Endpoint, LabelModel, ScoreModel
+from sharpen.config.graders.similarity import TextSimilarity
 from sharpen.config.graders.text import JsonSchema, MathAnswer, Numeric, ReasoningGymScore, Regex, StringCheck
 
 __all__ = [
     "LARGEST_SOURCE",
+    "TRL",
+    "BatchEndpoint",
     "CodeTests",
+    "Endpoint",
+    "Format",
     "Grader",
     "GraderConfig",
     "JsonSchema",
+    "LabelModel",
+    "Language",
+    "Length",
     "MathAnswer",
     "Multi",
     "Numeric",
@@ -26,14 +37,43 @@ __all__ = [
     "Python",
     "ReasoningGymScore",
     "Regex",
+    "Repetition",
+    "RewardModel",
+    "Rubric",
+    "ScoreModel",
     "SingleGrader",
+    "Sql",
     "StringCheck",
     "Template",
+    "TextSimilarity",
     "parsed",
     "parts",
 ]
 
-Single = StringCheck | MathAnswer | ReasoningGymScore | Regex | Numeric | JsonSchema | Python | CodeTests | Plugin
+Single = (
+    StringCheck
+    | MathAnswer
+    | ReasoningGymScore
+    | Regex
+    | Numeric
+    | JsonSchema
+    | TextSimilarity
+    | Sql
+    | Length
+    | Format
+    | Language
+    | Repetition
+    | Python
+    | CodeTests
+    | Plugin
+    | ScoreModel
+    | LabelModel
+    | Endpoint
+    | TRL
+    | Rubric
+    | RewardModel
+    | BatchEndpoint
+)
 """Every grader but `multi`."""
 
 Part = Annotated[Single, Field(discriminator="type")]

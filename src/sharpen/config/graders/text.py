@@ -116,7 +116,7 @@ with warnings.catch_warnings():  # pydantic's own `schema`, deprecated, is shado
     warnings.filterwarnings("ignore", 'Field name "schema"')
 
     class JsonSchema(SingleGrader):
-        """1 when the completion, or its last ```json block, is JSON of a schema, else 0."""
+        """1 when the completion, or its last ```json block, is JSON of a schema, else 0; or an F1 over its fields."""
 
         type: Literal["json_schema"] = "json_schema"
         runtime: ClassVar[str] = "sharpen.graders.json_schema:JsonSchemaGrader"
@@ -127,8 +127,12 @@ with warnings.catch_warnings():  # pydantic's own `schema`, deprecated, is shado
         match: tuple[str, ...] = ()
         """Fields whose values must equal those of the reference."""
 
+        credit: Literal["all", "f1"] = "all"
+        """`all`: 1 or 0. `f1`: the F1 between the reference's values and the completion's, each at its path, within the
+        fields of `match`, or within all where it is empty; whether the schema holds is only reported, as `valid`."""
+
         reference: Template = "{{ item.answer }}"
-        """An object, or its JSON text; read only where `match` names fields."""
+        """An object (with `f1` and no `match`: any value), or its JSON text; read only for `match` and for `f1`."""
 
         @model_validator(mode="after")
         def _holds(self) -> Self:

@@ -1,0 +1,70 @@
+"""What a step of RFT begins with: its graders, its prompts, and the attempts at them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sharpen.config.stages import RFT
+from sharpen.data.order import indices
+from sharpen.data.source import read_examples
+from sharpen.errors import DataError
+from sharpen.graders.pool import GraderPool
+from sharpen.rollout.base import Params, Sampler
+from sharpen.rollout.episodes import Answers, Attempt, make
+from sharpen.stages.routing import graders
+from sharpen.stages.work import Work
+from sharpen.types import Example, Group
+
+
+def pools(stage: RFT, work: Work) -> dict[str, GraderPool]:
+    """The stage's grader, which may be a function handed over in Python, and those that its sources name."""
+    function = work.functions.get(stage.name)
+    configs = graders(stage.grader, stage.data, stage.validation)
+    return {
+        key: GraderPool(config, function=None if key else function, ledger=work.ledger)
+        for key, config in configs.items()
+    }
+
+
+def read(stage: RFT, work: Work) -> list[Example]:
+    """All examples to train on. Raises DataError when there are none."""
+    examples = list(read_examples(stage.data, work.base))
+    if not examples:
+        raise DataError("there are no prompts to train on", field=f"stages.{stage.name}.data")
+    return examples
+
+
+def prompts(stage: RFT, work: Work, examples: list[Example], step: int) -> list[Example]:
+    """Those of step `step` (from 0)."""
+    first = step * stage.prompts_per_step
+    chosen = indices(len(examples), first, first + stage.prompts_per_step, (work.seed, stage.name, "order"))
+    return [examples[index] for index in chosen]
+
+
+async def sample(
+    stage: RFT,
+    work: Work,
+    sampler: Sampler,
+    examples: Sequence[Example],
+    step: int | str,
+    env: Answers | None = None,
+) -> list[Group]:
+    """A group of rollouts for each example; random numbers are counted on (seed, stage, step, place, sample, turn)."""
+    attempts = [
+        Attempt(example, (work.seed, stage.name, step, place, attempt))
+        for place, example in enumerate(examples)
+        for attempt in range(stage.group_size)
+    ]
+    drawing = stage.sampling
+    grammar = work.grammar if stage.response_format else None
+    params = Params(drawing.max_tokens, drawing.temperature, drawing.top_k, drawing.top_p, drawing.min_p, grammar)
+    total = len(attempts) * params.max_tokens
+
+    def progress(made: int) -> None:
+        work.run.observer.progress("sample", made, total)
+
+    rollouts = await make(attempts, env, sampler, work.renderer, params, progress)
+    size = stage.group_size
+    return [
+        Group(example, tuple(rollouts[place * size : (place + 1) * size])) for place, example in enumerate(examples)
+    ]
