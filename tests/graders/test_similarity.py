@@ -53,6 +53,14 @@ def test_the_metric_is_named_and_the_texts_stand_where_they_are_said_to_be() -> 
     assert "evaluation_metric: is missing" in refused({"type": "text_similarity"})
     assert "'rouge_l'" in refused({"type": "text_similarity", "evaluation_metric": "rouge_9"})
     assert alone(similarity(), "a b", answer="a c").score == 0.5
+
+
+@pytest.mark.parametrize(("threshold", "metrics"), [(None, {}), (0.5, {"passed": 1.0}), (0.7, {"passed": 0.0})])
+def test_a_threshold_is_told_and_changes_no_score(threshold: float | None, metrics: dict[str, float]) -> None:
+    """Of three words two are right: precision and recall are 2/3."""
+    config = similarity("rouge_1", pass_threshold=threshold)
+    given = alone(config, "the red dog", answer="the red cat")
+    assert given.score == pytest.approx(2 / 3) and given.metrics == metrics
     assert alone(similarity(reference="{{ item.gold }}"), "a b", answer="a c", gold="a b").score == 1
     assert alone(similarity(input="{{ sample.output_json.said }}"), '{"said": "a c"}', answer="a c").score == 1
     assert alone(similarity("rouge_2"), "a b", answer="a c").score == 0

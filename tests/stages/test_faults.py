@@ -190,3 +190,32 @@ def test_a_journaled_grade_is_not_taken_for_another_answer(world: World, tmp_pat
         pipeline.resume(run)
     for made in (made for step in rollouts(run) for made in step):
         assert made["scores"]["score"] == letters({"output_text": made["text"]}, {})
+
+
+def test_a_grader_that_fails_on_the_validation_rows_pauses_the_run_and_changes_no_bit(
+    world: World, tmp_path: Path
+) -> None:
+    """A mean over what is left would decide which weights are best; the step is done over."""
+    run, down = tmp_path / "run", True
+
+    def function(sample: dict[str, Any], item: dict[str, Any]) -> float | Grade:
+        return grader_fault("other_error", "down") if down and item["on"] == "validation" else letters(sample, item)
+
+    rows = {name: inline_rows(world, name) for name in ("data", "validation")}
+    recipe = world.recipe(world.rft_stage(steps=4, **rows))
+    with quick(function):
+        with pytest.raises(GraderError, match=r"at the validation rows, the grader failed on 3 of 3 .*down"):
+            pipeline.run(recipe, run, base=world.folder)
+        assert json.loads((run / "summary.json").read_text())["status"] == "paused"
+        assert [line["step"] for line in read_lines(run / "metrics.jsonl")] == [1, 2]
+        down = False
+        pipeline.resume(run)
+        pipeline.run(recipe, tmp_path / "undisturbed", base=world.folder)
+    assert not differences(bits(run), bits(tmp_path / "undisturbed"))
+
+
+def inline_rows(world: World, on: str) -> dict[str, Any]:
+    """Rows that say where they are used."""
+    source = {"data": world.rft, "validation": world.rft_validation}[on]["path"]
+    lines = (world.folder / source).read_text().splitlines()
+    return {"type": "inline", "rows": [{**json.loads(line), "on": on} for line in lines]}

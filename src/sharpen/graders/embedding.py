@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from sharpen.config.graders import TextSimilarity
 from sharpen.errors import GraderError, ModelError
-from sharpen.graders.base import grader_fault
+from sharpen.graders.base import grader_fault, passed
 from sharpen.graders.template import InvalidVariable, render
 from sharpen.models import folder
 from sharpen.models.proof import brief
@@ -44,8 +43,12 @@ class CosineGrader:
         encoder = await self._load()
         texts = {text for pair in rendered if not isinstance(pair, Grade) for text in pair}
         found = await asyncio.to_thread(lambda: {text: encoder.embed(text) for text in texts})
+        threshold = self._config.pass_threshold
         return [
-            pair if isinstance(pair, Grade) else _compared(encoder, found[pair[0]], found[pair[1]]) for pair in rendered
+            pair
+            if isinstance(pair, Grade)
+            else passed(_compared(encoder, found[pair[0]], found[pair[1]]), threshold)
+            for pair in rendered
         ]
 
     def close(self) -> None:
@@ -89,7 +92,7 @@ class Encoder:
 
     def __init__(self, name: str) -> None:
         """Load it, and try it out. Raises ModelError where it cannot be found, trusted, read, or used so."""
-        path = _trusted(name)
+        path = folder.trusted(name, report=lambda said: None)
         from transformers import AutoModel, AutoTokenizer  # takes seconds to import
 
         loader: Any = AutoModel  # its annotations leave out `output_loading_info`
@@ -124,19 +127,6 @@ class Encoder:
             states = self._model(**tokens).last_hidden_state[0]  # (tokens, hidden)
         cut = len(self._tokenizer(text, verbose=False)["input_ids"]) > read
         return Embedding(torch.nn.functional.normalize(states.mean(0), dim=0), cut)
-
-
-def _trusted(name: str) -> Path:
-    """The encoder's folder, fetched where it is on the hub. Raises ModelError as for any model (`models.folder`)."""
-    path = folder._find(name, lambda said: None)
-    if "auto_map" in {**folder._config(path), **folder._read(path / "tokenizer_config.json")}:
-        raise ModelError(
-            "the encoder brings its own Python code (`auto_map`), which sharpen never runs",
-            value=str(path),
-            remedy="Use an encoder whose architecture is part of transformers",
-        )
-    folder._check_weights(path)
-    return path
 
 
 def _longest(tokenizer: Any, config: Any) -> int:

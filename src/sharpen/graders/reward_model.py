@@ -14,7 +14,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 from sharpen.config.graders.adapters import RewardModel
@@ -170,7 +169,7 @@ def load(config: RewardModel) -> _Loaded:
     from sharpen.models.proof import brief
     from sharpen.models.quiet import quiet
 
-    path = trusted(config.model)
+    path = folder.trusted(config.model, report=lambda said: None)
     loader: Any = AutoModelForSequenceClassification  # its annotations leave out `output_loading_info`
     with quiet():
         try:
@@ -193,20 +192,6 @@ def load(config: RewardModel) -> _Loaded:
     longest_first = sorted(specials, key=len, reverse=True)
     special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
     return _Loaded(model.eval(), tokenizer, special)
-
-
-def trusted(name: str) -> Path:
-    """The folder of a model in safetensors that needs no foreign code. Raises ModelError."""
-    found = folder._find(name, lambda line: None)
-    settings = folder._config(found)
-    if "auto_map" in settings or "auto_map" in folder._read(found / "tokenizer_config.json"):
-        raise ModelError(
-            "the reward model brings its own Python code (`auto_map`), which sharpen never runs", value=str(found)
-        )
-    folder._check_weights(found)
-    if "quantization_config" in settings:
-        raise ModelError("the reward model's weights are quantised", value=str(found), remedy="Use unquantised weights")
-    return found
 
 
 def plain(text: str, special: re.Pattern[str]) -> str:

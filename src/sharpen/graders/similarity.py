@@ -16,7 +16,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from sharpen.config.graders import TextSimilarity
-from sharpen.graders.base import grader_fault
+from sharpen.graders.base import grader_fault, passed
 from sharpen.graders.template import InvalidVariable, render
 from sharpen.types import Example, Grade, Sample
 
@@ -54,7 +54,7 @@ class TextSimilarityGrader:
             return grader_fault("invalid_variable_error", detail)
         score = min(max(self._metric.score(text, reference), 0.0), 1.0)  # rounding may leave 1.0000000000000004
         said = f"{score:.4g}, {name}{self._metric.said} of {text!r:.200} by {reference!r:.200}"
-        return Grade(score, explanation=said)
+        return passed(Grade(score, explanation=said), self._config.pass_threshold)
 
 
 _WORDS = Tokenizer13a()  # type: ignore[no-untyped-call]

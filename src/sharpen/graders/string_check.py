@@ -32,4 +32,4 @@ class StringCheckGrader:
             return error.grade()
         holds = self._holds(text, reference)
         verdict = "holds" if holds else "does not hold"
-        return Grade(float(holds), explanation=f"{text!r} {self._config.operation} {reference!r} {verdict}")
+        return Grade(float(holds), explanation=f"{text!r:.200} {self._config.operation} {reference!r:.200} {verdict}")

@@ -33,8 +33,15 @@ def resolve(name: str, report: Callable[[str], None] = print) -> Path:
 
     Raises ModelError when there is no such model, or when it may not be loaded.
     """
+    folder = trusted(name, report)
+    _check_causal(folder)
+    return folder
+
+
+def trusted(name: str, report: Callable[[str], None] = print) -> Path:
+    """As `resolve`, for a model of any kind: an encoder, a classifier."""
     folder = _find(name, report)
-    check(folder)
+    _check_trust(folder)
     return folder
 
 
@@ -71,8 +78,19 @@ def _snapshot(repo: str, revision: str | None) -> Path:
         ) from error
 
 
-def check(folder: Path) -> None:
-    """Raise ModelError unless the folder holds a causal language model in safetensors that needs no foreign code."""
+def _check_causal(folder: Path) -> None:
+    """Raise ModelError unless the folder holds a causal language model."""
+    architectures = _config(folder).get("architectures") or []
+    if not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
+        raise ModelError(
+            "not a causal language model",
+            value=architectures,
+            remedy="Use a text model whose config.json names an architecture that ends in ForCausalLM",
+        )
+
+
+def _check_trust(folder: Path) -> None:
+    """Raise ModelError unless the folder holds whole weights in safetensors, and no code."""
     config = _config(folder)
     tokenizer_config = _read(folder / "tokenizer_config.json")
     if "auto_map" in config or "auto_map" in tokenizer_config:
@@ -88,13 +106,6 @@ def check(folder: Path) -> None:
             "the weights are quantised, and quantised weights cannot be trained",
             value=config["quantization_config"].get("quant_method"),
             remedy="Use the model's unquantised weights",
-        )
-    architectures = config.get("architectures") or []
-    if not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
-        raise ModelError(
-            "not a causal language model",
-            value=architectures,
-            remedy="Use a text model whose config.json names an architecture that ends in ForCausalLM",
         )
 
 

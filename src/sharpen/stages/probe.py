@@ -217,7 +217,7 @@ async def _try(
 
 
 async def _graded_again(work: Work, pool: Router, groups: Sequence[Group]) -> tuple[int, int]:
-    """On how many completions the grader changed its mind, of how many; environments' rewards are not asked for."""
+    """On how many completions the grader changed its mind, of how many; environments give no second reward."""
     pairs = [
         (group.example, rollout, grade)
         for group in groups
@@ -226,8 +226,12 @@ async def _graded_again(work: Work, pool: Router, groups: Sequence[Group]) -> tu
     ][:: max(1, len(groups) * len(groups[0].rollouts) // AGAIN)][:AGAIN]
     with work.ledger.forgetful():
         second = await pool.grade_many([(example, rollout.sample) for example, rollout, _ in pairs])
-    changed = sum(first.score != grade.score for (_, _, first), grade in zip(pairs, second, strict=True))
-    return changed, len(pairs)
+    scored = [
+        (first.score, grade.score)
+        for (_, _, first), grade in zip(pairs, second, strict=True)
+        if first.valid and grade.valid  # a fault says nothing of the grader's mind
+    ]
+    return sum(first != again for first, again in scored), len(scored)
 
 
 def gaps(scored: Sequence[Row]) -> list[float]:

@@ -143,10 +143,13 @@ def kl_to_start(stage: RFT, reference: Reference, credited: Credited) -> float |
 async def _validate(
     stage: RFT, work: Work, sampler: Sampler, pool: Router, env: Answers | None, held_out: list[Example]
 ) -> dict[str, float]:
-    """Mean grade of the greedy answers to the held-out prompts."""
+    """Mean grade of the greedy answers to the held-out prompts. Raises GraderError where the grader fails too often."""
     attempts = [Attempt(example, ()) for example in held_out]
     params = Params(stage.sampling.max_tokens, 0.0, grammar=work.grammar)
     rollouts = await make(attempts, env, sampler, work.renderer, params)
     grades = await judge(list(zip(held_out, rollouts, strict=True)), pool)
+    if cause := FaultGuard(stage.max_fault_share, stage.max_fault_steps).check(grades):
+        # The mean of what is left would decide what is best. Steps since the last checkpoint are done over.
+        raise GraderError(f"at the validation rows, {cause}", remedy=f"Mend it, then: {resume_command(work.run.path)}")
     scores = [made.score for made in grades if made.score is not None]
     return {"reward": float(np.mean(scores)), "n": len(scores)} if scores else {}

@@ -38,6 +38,9 @@ class TextSimilarity(SingleGrader):
     """`fuzzy_match` (rapidfuzz), `bleu` (sacreBLEU), `gleu`, `meteor` (NLTK, without synonyms), `rouge_1` to
     `rouge_5` and `rouge_l` (rouge-score, F-measure), `cosine` (of embeddings)."""
 
+    pass_threshold: float | None = None
+    """From which score on `metrics["passed"]` is 1."""
+
     embedding_model: str = ""
     """The encoder that `cosine` needs: a folder in transformers' format, or a hub id `org/name[@revision]`."""
 
