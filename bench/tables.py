@@ -200,12 +200,13 @@ def constrained(document: Document) -> str:
             rows.append([f"{words}, {side}", valid, f"{one['ended']} of {one['gap']['completions']}", gap])
     held, free = ours["steady, held"], ours["steady, free"]
     support, masks = ours["drawn, held"]["support"], ours["drawn, held"]["masks"]
-    look, ratio = ours["drawn, held"]["gap"]["core_seconds"], document["ratio"]
+    look = ours["drawn, held"]["gap"]["core_seconds"]
+    cores = {name: sum(one["tokens"]) / sum(one["core_seconds"]) for name, one in (("free", free), ("held", held))}
     said = [
-        f"64 sequences side by side: {free['tokens_per_second']:.0f} tokens/s free, {held['tokens_per_second']:.0f} "
-        f"inside a JSON string (**{ratio['tokens_per_second']:.2f}×**; a core-second: "
-        f"{ratio['tokens_per_core_second']:.2f}×; others took {_others(free)} and {_others(held)} cores). The grammar "
-        f"takes {masks['ms_per_token']:.2f} ms a token, and {masks['ms_per_completion']:.2f} ms to begin a completion.",
+        f"64 sequences side by side: {cores['free']:.0f} tokens a core-second free, {cores['held']:.0f} inside a JSON "
+        f"string (**{document['ratio']['tokens_per_core_second']:.2f}×**; while others took {_others(free)} and "
+        f"{_others(held)} cores). The grammar takes {masks['ms_per_token']:.3f} ms of it a token, and "
+        f"{masks['ms_per_completion']:.3f} ms to begin a completion.",
         f"Supports: {support['bytes_per_token']:.0f} bytes a token ({support['bytes_per_token_as_ids']:,.0f} if each "
         f"carried its ids), in {support['distinct_sets']} sets of at most {support['largest_set']['bytes']} bytes. "
         f"The trainer's look takes {look['with_support']:.1f} core-seconds with them, "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sharpen.errors import ModelError
+from sharpen.errors import ConfigError, ModelError
 from sharpen.rollout.grammar import Allowed, Grammar, advance
 from tests.core.held import form
 from tests.tiny import tiny_tokenizer
@@ -104,3 +104,11 @@ def test_a_tokenizer_whose_bytes_cannot_be_told_is_refused() -> None:
     odd.backend_tokenizer.decoder = decoders.WordPiece()
     with pytest.raises(ModelError, match=r"which bytes a token stands for.*Use a model with a byte-level"):
         Grammar(form("a").grammar(), odd, frozenset({2}), 128)
+
+
+def test_a_character_that_the_tokenizer_does_not_know_is_told_and_never_made_the_unknown_token() -> None:
+    grammar = Grammar(form("aä").grammar(), tiny_tokenizer(), frozenset({2}), 128)
+    matcher = grammar.begin()
+    advance(matcher, *allowed(grammar, matcher))
+    with pytest.raises(ConfigError, match=r"^response_format: the model has no token for what must come next"):
+        Allowed(grammar, [matcher])

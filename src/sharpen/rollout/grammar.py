@@ -48,7 +48,7 @@ class Grammar:
         _check(self._first)
         self.words = -(-vocabulary // 32)
         self.ends = self._bits(stop)
-        self.text_only = ~self._bits({*stop, *tokens.eos_tokens})
+        self.text_only = ~self._bits({*stop, *tokens.eos_tokens, *tokenizer.all_special_ids})
 
     def begin(self) -> Any:
         """A matcher that follows one completion from its first token."""
@@ -76,7 +76,10 @@ class Allowed:
     """What each of N rows may draw next: `bits` (N, words × 4), a bit a token, the lowest of a byte first."""
 
     def __init__(self, grammar: Grammar, matchers: Sequence[Any]) -> None:
-        """End tokens are allowed where the grammar may end, and nothing else where it must."""
+        """End tokens are allowed where the grammar may end, and nothing else where it must.
+
+        Raises ConfigError where the library gives up, or the model has no token for what must come.
+        """
         words = np.zeros((len(matchers), grammar.words), dtype=np.int32)
         self.bits = words.view(np.uint8)
         for row, matcher in enumerate(matchers):
@@ -86,6 +89,12 @@ class Allowed:
             if matcher.is_accepting():
                 self.bits[row] |= grammar.ends
             _check(matcher)
+            if not self.bits[row].any():
+                raise ConfigError(
+                    "the model has no token for what must come next",
+                    path="response_format",
+                    remedy="Ask for characters that its tokenizer knows",
+                )
 
     def only(self, logits: Tensor) -> Tensor:
         """The logits (N, vocabulary) with −∞ for all that may not be drawn."""
