@@ -45,9 +45,7 @@ class CosineGrader:
         found = await asyncio.to_thread(lambda: {text: encoder.embed(text) for text in texts})
         threshold = self._config.pass_threshold
         return [
-            pair
-            if isinstance(pair, Grade)
-            else passed(_compared(encoder, found[pair[0]], found[pair[1]]), threshold)
+            pair if isinstance(pair, Grade) else passed(_compared(encoder, found[pair[0]], found[pair[1]]), threshold)
             for pair in rendered
         ]
 
