@@ -10,7 +10,14 @@ import pytest
 from sharpen.stages import pipeline
 from tests.runs.lab import World, bits, quick
 
-LONG = ("test_presets_learn", "test_code_learning", "test_real_model", "test_as_another_user", "for_another_user")
+LONG = (
+    "test_presets_learn",
+    "test_code_learning",
+    "test_real_model",
+    "test_judged_learning",
+    "test_as_another_user",
+    "for_another_user",
+)
 """What takes a minute begins first, so that no worker is left alone with it at the end."""
 
 

@@ -209,13 +209,22 @@ def evaluated(patch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What `sharpen eval` handed over, filled in when it runs."""
     got: dict[str, Any] = {}
 
-    def standalone(model: str, data: Any, grader: Any, out: Path | None, **rest: Any) -> dict[str, Any]:
-        got.update(model=model, data=data, grader=grader, out=out, **rest)
+    def standalone(model: str, config: Any, out: Path | None, **rest: Any) -> dict[str, Any]:
+        got.update(model=model, out=out, **dict(config), **rest)
         result: dict[str, Any] = SUMMARY["stages"][1]["evals"]["held_out"]
         return result
 
     install(patch, "evaluate", SimpleNamespace(standalone=standalone))
     return got
+
+
+def test_eval_reads_a_form(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    got = evaluated(monkeypatch)
+    command = ["eval", "m", "--data", "test.jsonl", "--grader", "math", "--response-format"]
+    assert main([*command, "{type: regex, pattern: '[0-9]+'}"]) == 0
+    assert (got["response_format"].type, got["response_format"].pattern) == ("regex", "[0-9]+")
+    assert main([*command, "missing.yaml"]) == 2
+    assert "cannot read the form" in capsys.readouterr().err
 
 
 def test_eval_reads_a_path_and_a_grader_by_its_type(

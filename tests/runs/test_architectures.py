@@ -52,5 +52,5 @@ def test_an_evaluation_outside_a_run_says_it_too(tmp_path: Path) -> None:
     model = str(tiny_model(tmp_path / "bloom", "bloom"))
     config = world.recipe(evals=[world.eval_config()]).evals[0]
     observer = Plain(Plan(tmp_path, model, ()), log)
-    standalone(model, config.data, config.grader, None, base=tmp_path, max_tokens=4, observer=observer)
+    standalone(model, config, None, base=tmp_path, observer=observer)
     assert "the fast path does not know this model (bloom)" in log.getvalue()

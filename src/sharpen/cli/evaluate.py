@@ -24,6 +24,9 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--env", help="what answers the model's turns: tools, a YAML file, or an environment as in a recipe"
     )
+    parser.add_argument(
+        "--response-format", help="hold answers to a form, as a recipe does: '{type: json_object}', or a YAML file"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep the answers, item by item, in this folder")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N problems")
     parser.add_argument("--max-tokens", type=int, default=128, metavar="N", help="longest answer (default: 128)")
@@ -45,17 +48,7 @@ def evaluate(options: Namespace) -> int:
 
     with watching(Plan(options.out, options.model, ())) as observer:
         result = stage.standalone(
-            options.model,
-            spec.data,
-            spec.grader,
-            options.out,
-            env=spec.env,
-            base=Path.cwd(),
-            max_tokens=spec.max_tokens,
-            samples=spec.samples,
-            temperature=spec.temperature,
-            seed=options.seed,
-            observer=observer,
+            options.model, spec, options.out, base=Path.cwd(), seed=options.seed, observer=observer
         )
     scores(options.model, result)
     if options.out is not None:
@@ -76,6 +69,7 @@ def described(options: Namespace) -> Eval:
         "data": data,
         "grader": _typed(options.grader, "--grader"),
         "env": _typed(options.env, "--env"),
+        "response_format": _typed(options.response_format, "--response-format"),
         "max_tokens": options.max_tokens,
         "samples": options.samples,
         "temperature": options.temperature,
@@ -100,7 +94,7 @@ def _typed(text: str | None, option: str) -> dict[str, Any] | None:
     try:
         return _mapping(path.read_text(encoding="utf-8"), text)
     except (OSError, UnicodeDecodeError) as error:
-        what = {"--grader": "grader", "--env": "environment"}[option]
+        what = {"--grader": "grader", "--env": "environment", "--response-format": "form"}[option]
         raise ConfigError(f"cannot read the {what}", value=text, remedy=f"Check the path of {option}") from error
 
 

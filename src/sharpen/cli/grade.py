@@ -62,7 +62,7 @@ def grade(options: Namespace) -> int:
     """Grade samples, gold answers and attacks, and print what came of it."""
     if options.k < 1:
         raise ConfigError("must be 1 or more", path="--k", value=options.k)
-    config = described(Namespace(**{**vars(options), "env": None, "samples": options.k}))
+    config = described(Namespace(**{**vars(options), "env": None, "response_format": None, "samples": options.k}))
     from sharpen.lab import grading
 
     wanted = grading.Wanted(

@@ -7,9 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sharpen.config.data import Data
-from sharpen.config.envs import Env
-from sharpen.config.graders import Grader
 from sharpen.config.recipe import Eval
 from sharpen.data.render import Renderer
 from sharpen.data.source import read_examples
@@ -105,38 +102,16 @@ async def evaluate(
 
 
 def standalone(
-    model: str,
-    data: Data,
-    grader: Grader | None,
-    out: Path | None,
-    *,
-    base: Path,
-    env: Env | None = None,
-    max_tokens: int = 128,
-    samples: int = 0,
-    temperature: float = 1.0,
-    seed: int = 0,
-    observer: Observer | None = None,
+    model: str, config: Eval, out: Path | None, *, base: Path, seed: int = 0, observer: Observer | None = None
 ) -> dict[str, Any]:
     """Evaluate one model outside a run: its scores with intervals; items go to `out`/eval.jsonl when given."""
-    config: Eval = with_paths(
-        Eval(
-            name="eval",
-            data=data,
-            grader=grader,
-            env=env,
-            max_tokens=max_tokens,
-            samples=samples,
-            temperature=temperature,
-        ),
-        base,
-    )
-    examples = list(read_examples(data, base))
+    config = with_paths(config, base)
+    examples = list(read_examples(config.data, base))
     loaded = load(model, compute_dtype("auto"))
     observer = observer or Observer()
     if loaded.notice:
         observer.event({"event": "alert", "kind": "slow_path", "message": loaded.notice})
-    for told in leaving(graders(config.grader, data).values()):
+    for told in leaving(graders(config.grader, config.data).values()):
         observer.event(told)
     lines = asyncio.run(evaluate(config, examples, loaded, seed, observer, model))
     if out:

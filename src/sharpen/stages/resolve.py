@@ -26,6 +26,9 @@ from sharpen.models.load import resolve as resolve_model
 from sharpen.runs.store import write_lines, write_text
 from sharpen.train.rate import Choice, auto_lr
 
+EXTRAS = ("numba", "llguidance")
+"""numba's compiled loops round as torch does but for the last bit; llguidance says what a form allows."""
+
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy", "reasoning-gym", "math-verify")
 
 
@@ -202,12 +205,13 @@ def _threads() -> int:
 
 
 def _versions() -> dict[str, str]:
-    try:
-        numba = version("numba")  # the compiled loops round as torch does but for the last bit
-    except PackageNotFoundError:
-        numba = "none"
     found = {name: version(name) for name in PACKAGES}
-    return {"sharpen": __version__, "python": platform.python_version(), **found, "numba": numba}
+    for name in EXTRAS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "none"
+    return {"sharpen": __version__, "python": platform.python_version(), **found}
 
 
 def _hardware(recipe: Recipe) -> dict[str, Any]:
