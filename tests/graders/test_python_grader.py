@@ -67,7 +67,13 @@ def test_it_is_called_with_the_sample_and_the_items_fields() -> None:
     assert once(body, "4", item=item).score == 1.0
     assert once(body, "5", item=item).score == 0.0
     assert once("return len(sample['output_text'])", "größe").score == 5.0
-    assert once("return sorted(sample) == ['finish', 'output_text']").score == 1.0
+    names = ["choices", "finish", "output_json", "output_text", "output_tools"]
+    assert once(f"return sorted(sample) == {names}").score == 1.0
+    assert once("return sample['output_json']['k'][1]", '{"k": [1, 0.5]}').score == 0.5
+    assert once("return float(sample['output_json'] is None and sample['output_tools'] == [])", "{").score == 1.0
+    call = '<tool_call>{"name": "f", "arguments": {"x": 0.25}}</tool_call>'
+    body = "import json\ncall = sample['choices'][0]['message']['tool_calls'][0]['function']\n"
+    assert once(f"{body}return json.loads(call['arguments'])['x'] * (call['name'] == 'f')", call).score == 0.25
 
 
 def test_it_is_called_with_dicts_and_lists_of_pythons_own() -> None:
