@@ -7,6 +7,7 @@ Nothing is trained, and no random number of the training is used up. A group tea
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from sharpen.guards.faults import FaultGuard, count
 from sharpen.rl.advantages import SPREAD
 from sharpen.rollout.base import Sampler
 from sharpen.rollout.episodes import Answers
-from sharpen.runs.memory import peak_memory
+from sharpen.runs.memory import peak_memory, tree_bytes
 from sharpen.runs.statistics import interval
 from sharpen.stages.attempts import prompts, sample
 from sharpen.stages.credit import rows_of
@@ -109,7 +110,7 @@ async def probe(
             "step_seconds": each * stage.prompts_per_step,
             "steps": stage.steps,
             "seconds": each * stage.prompts_per_step * stage.steps,
-            "memory_bytes": peak_memory() + ADAM_BYTES * trained,
+            "memory_bytes": max(peak_memory(), tree_bytes(os.getpid()) + ADAM_BYTES * trained),
         },
         "seconds": time.monotonic() - began,
     }
