@@ -68,8 +68,8 @@ def regrade(options: Namespace) -> int:
 
 def _grader(text: str) -> Grader:
     """The grader as `sharpen eval` reads it; what else an eval has is filled in, and not looked at."""
-    rest = {"data": "rows.jsonl", "env": None, "limit": None, "max_tokens": 1, "samples": 0, "temperature": 1.0}
-    found = described(Namespace(grader=text, **rest)).grader
+    rest = {"data": "rows.jsonl", "limit": None, "max_tokens": 1, "samples": 0, "temperature": 1.0}
+    found = described(Namespace(grader=text, env=None, response_format=None, **rest)).grader
     assert found is not None
     return found
 

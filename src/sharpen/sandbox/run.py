@@ -132,7 +132,9 @@ class Run:
             if isinstance(frame, Outcome):
                 return frame
             if frame is not None and self._expected >= 0:
-                return self._read(frame)
+                for index in (0, 1):  # what was printed before the answer, if after the poll had looked there
+                    self._listen(index)
+                return self._printed_too_much() or self._read(frame)
             if frame is not None:
                 self._expected = 0
                 continue
@@ -140,13 +142,18 @@ class Run:
             ready = self._sources.poll(1000 * left + 1) if left > 0 else None
             if not ready:  # also where it goes on sending and sending
                 return self._end("timeout", f"timed out after {limit:g} s")
-            for source, _ in ready:  # what was printed before an answer is there when the answer is
+            for source, _ in ready:
                 if source in self._pipes:
                     self._listen(self._pipes.index(source))
                 elif not self._hear():
                     return self._obituary()
-            if self._total > self._limits.output:
-                return self._end("output_limit", f"printed more than {self._limits.output:,} bytes")
+            if over := self._printed_too_much():
+                return over
+
+    def _printed_too_much(self) -> Outcome | None:
+        if self._total <= self._limits.output:
+            return None
+        return self._end("output_limit", f"printed more than {self._limits.output:,} bytes")
 
     def _frame(self) -> bytes | Outcome | None:
         """The body of the next frame, if all of it is here."""
