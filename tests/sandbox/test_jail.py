@@ -9,10 +9,9 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
@@ -128,33 +127,6 @@ sys.exit(0)
     assert (found.kind, found.stdout, found.stderr) == ("value", "__main__ eins zwei é|thread|end\n", "aside")
     assert outcome(jail, "print(open(0).read())", name="__main__", stdin=b"7").stdout == "7\n"
     assert outcome(jail, "import sys\nsys.exit('no')", name="__main__").kind == "exit"
-
-
-class Late:
-    """In the place of the poll object: it looked at the pipes just before they were written to."""
-
-    def __init__(self, sources: Any, pipes: Sequence[int]) -> None:
-        self._sources, self._pipes = sources, pipes
-
-    def poll(self, timeout: float) -> list[tuple[int, int]]:
-        ready: list[tuple[int, int]] = []
-        while not ready:
-            ready = [pair for pair in self._sources.poll(timeout) if pair[0] not in self._pipes]
-        return ready
-
-    def unregister(self, source: int) -> None:
-        self._sources.unregister(source)
-
-
-@pytest.mark.parametrize(("count", "kind"), [(5, "value"), (30_000, "output_limit")])
-def test_what_was_printed_before_an_answer_is_there_even_if_the_poll_saw_the_answer_alone(
-    jail: Jail, count: int, kind: str
-) -> None:
-    with jail.run(f"def go():\n    print('x' * {count})\n    return 1", LIMITS) as run:
-        run.loaded()
-        run._sources = Late(run._sources, run._pipes)  # type: ignore[assignment]
-        found = run.call("go")
-    assert found.kind == kind and found.stdout.strip() == "x" * min(count, LIMITS.output)
 
 
 def test_a_run_may_answer_many_calls_and_keeps_its_state_and_its_prints_apart(jail: Jail) -> None:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from sharpen.client.http import Service, ServiceError, with_secrets
+from sharpen.client.http import ServiceError, with_secrets
 from sharpen.config.graders.adapters import BatchEndpoint
 from sharpen.errors import GraderError
+from sharpen.graders.asking import Asking
 from sharpen.graders.batches import Pair, split
 from sharpen.graders.bedrock import Call
 from sharpen.graders.endpoint import KINDS
@@ -60,27 +61,13 @@ class LambdaFile:
         return call.grades(answer, FAULT)
 
 
-class BatchServer:
+class BatchServer(Asking):
     """Posts what a handler would be called with."""
 
     def __init__(self, config: BatchEndpoint) -> None:
-        """Raises ConfigError where a variable in `headers` is not set, or the address is never asked."""
+        """Raises ConfigError where a variable in `headers` is not set, or cannot be sent."""
         self._most = config.max_batch
-        self._service = Service(
-            config.url,
-            headers=with_secrets(config.headers),
-            remote=config.leaves,
-            max_retries=config.max_retries,
-            time_limit=config.time_limit,
-            rate_limit=config.rate_limit,
-            max_concurrent=config.max_concurrent,
-        )
-
-    async def start(self) -> None:
-        """Nothing is asked beforehand."""
-
-    def close(self) -> None:
-        """No connection outlives a call."""
+        super().__init__(config, config.url, with_secrets(config.headers))
 
     async def grade_many(self, pairs: Sequence[Pair]) -> list[Grade]:
         """The server's grades, in order."""

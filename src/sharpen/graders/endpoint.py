@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
-from sharpen.client.http import Answer, Service, ServiceError, with_secrets
+from sharpen.client.http import Answer, ServiceError, with_secrets
 from sharpen.config.graders.remote import Endpoint
+from sharpen.graders.asking import Asking
 from sharpen.graders.base import finite, grader_fault, passed
 from sharpen.graders.plugin import read_return
 from sharpen.graders.template import seen
@@ -18,28 +19,14 @@ from sharpen.types import Example, Grade, Sample
 KINDS = {"server": "endpoint_grader_server_error", "garbage": "endpoint_grader_parse_error"}
 
 
-class EndpointGrader:
+class EndpointGrader(Asking):
     """Sends each sample, and takes the score; further numbers in the answer are metrics."""
 
     def __init__(self, config: Endpoint, ledger: Ledger | None = None) -> None:
         """It buys no answers, so it needs no ledger. Raises ConfigError where a variable in `headers` is not set, or
         cannot be sent."""
         self._threshold = config.pass_threshold
-        self._service = Service(
-            config.url,
-            headers=with_secrets(config.headers),
-            remote=config.leaves,
-            max_retries=config.max_retries,
-            time_limit=config.time_limit,
-            rate_limit=config.rate_limit,
-            max_concurrent=config.max_concurrent,
-        )
-
-    async def start(self) -> None:
-        """Nothing is asked beforehand."""
-
-    def close(self) -> None:
-        """No connection outlives a call."""
+        super().__init__(config, config.url, with_secrets(config.headers))
 
     async def grade_many(self, pairs: Sequence[tuple[Example, Sample]]) -> list[Grade]:
         """The server's grades, in order."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Generic, TypeVar
@@ -15,10 +16,11 @@ from urllib.parse import urlsplit
 
 from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
 
-from sharpen.client.http import Answer, Service, ServiceError
+from sharpen.client.http import Answer, ServiceError
 from sharpen.config.graders.remote import HOW_ASKED, Judge, LabelModel, ScoreModel
 from sharpen.config.json_schema import validator
 from sharpen.errors import ConfigError
+from sharpen.graders.asking import Asking
 from sharpen.graders.base import grader_fault, passed
 from sharpen.graders.template import InvalidVariable, render
 from sharpen.graders.verdict import Refused, content, number, used
@@ -47,7 +49,7 @@ Here it comes before the `result`, which is to follow from it."""
 C = TypeVar("C", bound=Judge)
 
 
-class JudgeGrader(Generic[C]):
+class JudgeGrader(Asking, ABC, Generic[C]):
     """Asks a judge about each sample, once for each question; `ledger` keeps its answers and what they took."""
 
     def __init__(self, config: C, ledger: Ledger | None = None) -> None:
@@ -64,21 +66,11 @@ class JudgeGrader(Generic[C]):
         asked = config.model_dump_json(exclude={"name", "allow_remote", "pass_threshold", *HOW_ASKED})
         self._key = f"{config.model}@{blake2b(asked.encode(), digest_size=4).hexdigest()}"
         address = urlsplit(config.address())
-        self._service = Service(
+        super().__init__(
+            config,
             address._replace(path=f"{address.path.rstrip('/')}/chat/completions").geturl(),
-            headers=_authorization(config),
-            remote=config.leaves,
-            max_retries=config.max_retries,
-            time_limit=config.time_limit,
-            rate_limit=config.rate_limit,
-            max_concurrent=config.max_concurrent,
+            _authorization(config),
         )
-
-    async def start(self) -> None:
-        """Nothing is asked beforehand: the first question may cost money."""
-
-    def close(self) -> None:
-        """No connection outlives a call."""
 
     async def grade_many(self, pairs: Sequence[tuple[Example, Sample]]) -> list[Grade]:
         """The judge's grades, in order; equal questions are asked once."""
@@ -184,17 +176,17 @@ class JudgeGrader(Generic[C]):
         asked = json.dumps([self._config.address(), self._key, payload], sort_keys=True)
         return blake2b(asked.encode(errors="replace"), digest_size=16).hexdigest()
 
+    @abstractmethod
     def task(self) -> str:
         """How the judge is to answer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def result(self) -> dict[str, Any]:
         """The schema of its answer's `result`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, said: Mapping[str, Any]) -> Grade:
         """The grade that an answer gives. Raises ValueError for a number that is none."""
-        raise NotImplementedError
 
 
 class ScoreJudge(JudgeGrader[ScoreModel]):
