@@ -55,8 +55,8 @@ COMMANDS = (
         run.run,
         (
             "sharpen run recipe.yaml",
-            "sharpen run recipe.yaml --set stages.rft.steps=20 --set seed=3 --out runs/short",
-            "sharpen run --resume runs/short",
+            "sharpen run recipe.yaml --set stages.rft.steps=20 --set seed=3 --out runs/third",
+            "sharpen run --resume runs/third",
         ),
     ),
     Command(
@@ -73,7 +73,7 @@ COMMANDS = (
         preflight.preflight,
         (
             "sharpen preflight recipe.yaml",
-            "sharpen preflight recipe.yaml --models smollm2-135m-instruct,runs/a/models/sft",
+            "sharpen preflight recipe.yaml --models smollm2-135m-instruct,runs/first/models/sft",
         ),
     ),
     Command(
@@ -82,7 +82,7 @@ COMMANDS = (
         evaluate.arguments,
         evaluate.evaluate,
         (
-            "sharpen eval runs/short/models/rft --data test.jsonl --grader math",
+            "sharpen eval runs/first/models/rft --data test.jsonl --grader math",
             "sharpen eval smollm2-135m-instruct --grader reasoning_gym --samples 4 \\\n"
             "      --data '{type: reasoning_gym, generator: chain_sum, start: 9000, count: 500}'",
         ),
@@ -94,8 +94,8 @@ COMMANDS = (
         grade.grade,
         (
             "sharpen grade --grader math --data rows.jsonl --red-team",
-            "sharpen grade --grader g.yaml --data rows.jsonl --model smollm2-135m-instruct --k 8",
-            "sharpen grade --grader g.yaml --data rows.jsonl --samples s.jsonl --labels human --json",
+            "sharpen grade --grader grader.yaml --data rows.jsonl --model smollm2-135m-instruct --k 8",
+            "sharpen grade --grader grader.yaml --data rows.jsonl --samples samples.jsonl --labels human --json",
         ),
     ),
     Command(
@@ -103,7 +103,7 @@ COMMANDS = (
         "a run's rollouts under another grader: what it would have taught",
         regrade.arguments,
         regrade.regrade,
-        ("sharpen regrade runs/short --grader new.yaml", "sharpen regrade runs/short --grader math --json"),
+        ("sharpen regrade runs/first --grader grader.yaml", "sharpen regrade runs/first --grader math --json"),
     ),
     Command(
         "data",
@@ -111,7 +111,7 @@ COMMANDS = (
         data.arguments,
         data.data,
         (
-            "sharpen data check rows.jsonl --for sft --model smollm2-135m-instruct",
+            "sharpen data check labelled.jsonl --for sft --model smollm2-135m-instruct",
             "sharpen data check rows.jsonl --for rft --against test.jsonl --json",
         ),
     ),
@@ -120,14 +120,14 @@ COMMANDS = (
         "write a run's report.html anew",
         show.report_arguments,
         show.report,
-        ("sharpen report runs/short",),
+        ("sharpen report runs/first",),
     ),
     Command(
         "compare",
         "compare runs: recipes, curves, paired tests, answers won and lost",
         compare.arguments,
         compare.compare,
-        ("sharpen compare runs/grpo runs/dapo", "sharpen compare runs/a-1 runs/a-2 runs/b-1 runs/b-2 --out a-b.html"),
+        ("sharpen compare runs/first runs/second", "sharpen compare runs/first runs/second --out compared.html"),
     ),
     Command(
         "models",
