@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS := -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: quickstart test test-long clean
+.PHONY: quickstart test test-long docs clean
 
 quickstart: $(VENV)/.installed
 	@$(BIN)/sharpen quickstart
@@ -17,6 +17,10 @@ test: $(VENV)/.installed-test
 
 test-long: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q $(WORKERS)
+
+docs: $(VENV)/.installed-test
+	$(BIN)/sphinx-build -q -W --keep-going -c docs . build/docs
+	@echo "Open build/docs/index.html"
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

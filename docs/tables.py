@@ -1,7 +1,9 @@
-"""Write the tables of figures in README.md and bench/README.md from committed JSON, so that none is typed by hand.
+"""Write the tables of README.md, bench/README.md, docs/metrics.md and docs/models.md, so that none is typed by hand.
 
-python -m docs.tables            # rewrite both
-python -m docs.tables --check    # exit 1 when a table does not match its JSON
+Figures come from committed JSON, the meanings of numbers from `sharpen.reports.meanings`, models from their registry.
+
+python -m docs.tables            # rewrite them
+python -m docs.tables --check    # exit 1 when a table does not match what it is made of
 """
 
 from __future__ import annotations
@@ -15,6 +17,11 @@ from typing import Any
 
 from bench import tables
 from bench.tables import table
+from docs import errors
+from sharpen.models.bases import BASES, Base
+from sharpen.models.fits import METHODS, needs
+from sharpen.reports.meanings import GROUPS, Meaning
+from studies import tasks_report
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,6 +36,34 @@ def quickstart_seeds(results: dict[str, Any]) -> str:
     pooled = results["pooled"]
     rows.append(["all", "", "", "", _points(pooled["sft_minus_base"]), _points(pooled["rft_minus_sft"])])
     return table(["seed", "base", "SFT", "RFT", "SFT − base", "RFT − SFT"], rows)
+
+
+def meanings(group: str) -> str:
+    """A row a number: what it is, its healthy range, and what to do outside of it."""
+    return table(["number", "meaning", "healthy", "else"], [_meaning(meaning) for meaning in GROUPS[group].values()])
+
+
+def _meaning(meaning: Meaning) -> list[str]:
+    keys = ", ".join(f"`{key}`" for key in meaning.metrics)
+    name = f"{meaning.name}<br>{keys}" if keys else meaning.name
+    healthy = f"{meaning.healthy}. Source: {meaning.source}" if meaning.source else meaning.healthy
+    return [name, meaning.text, healthy, meaning.remedy]
+
+
+def models() -> str:
+    """A row a model of the registry, with the memory that training takes in bfloat16."""
+    columns = ["name", "on the hub", "licence", "parameters", "context", "tools", "thinks"]
+    methods = [f"{method.title}{'' if method.built else '*'}, GB" for method in METHODS]
+    return table([*columns, *methods], [_model(base) for base in BASES.values()])
+
+
+def _model(base: Base) -> list[str]:
+    gate = {True: ", gated", None: ", perhaps gated", False: ""}[base.gated]
+    parameters, context = f"{base.parameters / 1e9:.2f} B", f"{base.context // 1024}k"
+    facts = [f"`{base.alias}`", base.hub, base.licence + gate, parameters, context]
+    needed = [needs(base.shape, method, narrow=True).total / 1e9 for method in METHODS]
+    words = ["yes" if has else "" for has in (base.tools, base.reasons)]
+    return [*facts, *words, *(f"{size:.0f}" if size >= 9.95 else f"{size:.1f}" for size in needed)]
 
 
 Make = Callable[[Any], str]
@@ -52,8 +87,17 @@ PAGES: dict[str, dict[str, tuple[str, Make]]] = {
         "sandbox": ("bench/sandbox.json", tables.sandbox),
         "constrained": ("bench/constrained.json", tables.constrained),
     },
+    "docs/errors.md": {"errors": ("", lambda _: errors.index())},
+    "docs/models.md": {"models": ("", lambda _: models())},
+    "docs/metrics.md": {
+        "training": ("", lambda _: meanings("Training")),
+        "results": ("", lambda _: meanings("Results")),
+        "trial": ("", lambda _: meanings("The trial before a stage")),
+        "cost": ("", lambda _: meanings("Cost")),
+    },
+    **tasks_report.pages([path.parent.name for path in sorted(ROOT.glob("examples/tasks/*/data.py"))]),
 }
-"""The tables of each page: the file of figures, and what makes a table of it."""
+"""The tables of each page: the file of figures (none: it needs no file), and what makes a table of it."""
 
 
 def filled(page: str, root: Path = ROOT) -> str:
@@ -61,7 +105,8 @@ def filled(page: str, root: Path = ROOT) -> str:
     text = (root / page).read_text()
     for name, (path, make) in PAGES[page].items():
         source = root / path
-        made = make(json.loads(source.read_text())) if source.exists() else "Not measured yet."
+        figures = json.loads(source.read_text()) if source.is_file() else None
+        made = make(figures) if figures is not None or not path else "Not measured yet."
         block = f"<!-- table: {name} -->\n{made}\n<!-- end -->"
         around = re.split(rf"<!-- table: {name} -->\n.*?<!-- end -->", text, flags=re.DOTALL)
         if len(around) != 2:
@@ -78,6 +123,6 @@ def _points(difference: dict[str, Any]) -> str:
 if __name__ == "__main__":
     stale = [page for page in PAGES if filled(page) != (ROOT / page).read_text()]
     if "--check" in sys.argv:
-        sys.exit(f"{', '.join(stale)} differ from their JSON: run python -m docs.tables" if stale else 0)
+        sys.exit(f"{', '.join(stale)} differ from what they are made of: run python -m docs.tables" if stale else 0)
     for page in stale:
         (ROOT / page).write_text(filled(page))

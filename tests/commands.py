@@ -75,6 +75,8 @@ def build(folder: Path) -> None:
     (folder / "grader.yaml").write_text(json.dumps({"type": "string_check", "operation": "eq"}))
     samples = [{"output_text": str(number % 9), "human": int(number < 9)} for number in range(12)]
     write_rows(folder / "samples.jsonl", samples)
+    for path in (Path(__file__).parent / "translate/configs").iterdir():
+        shutil.copy(path, folder)
     for steps, name in enumerate(RUNS, start=2):
         with inside(folder):
             assert call(["run", "recipe.yaml", "--out", f"runs/{name}", "--set", f"stages.rft.steps={steps}"]) == 0

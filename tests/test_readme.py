@@ -13,7 +13,9 @@ from docs import tables
 from sharpen.cli.main import COMMANDS
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/*.md"), *ROOT.glob("examples/**/*.md")])
+PAGES = sorted(
+    page for place in ("*.md", "docs/**/*.md", "bench/*.md", "examples/**/*.md") for page in ROOT.glob(place)
+)
 
 
 @pytest.mark.parametrize("page", tables.PAGES)

@@ -8,13 +8,30 @@ run.summary, run.metrics, run.generate(["2 + 2 ="])
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["RFT", "SFT", "Eval", "Recipe", "Run", "open_run", "resume", "run"]
+__all__ = [
+    "RFT",
+    "SFT",
+    "Curves",
+    "Eval",
+    "Observer",
+    "Recipe",
+    "Run",
+    "evaluate",
+    "grade",
+    "open_run",
+    "resume",
+    "run",
+]
 
 if TYPE_CHECKING:
-    from sharpen.api import RFT, SFT, Eval, Recipe, Run, open_run, resume, run
+    from sharpen.api import RFT, SFT, Curves, Eval, Observer, Recipe, Run, evaluate, grade, open_run, resume, run
+
+# The Hugging Face libraries' progress bars ask every notebook for widgets, which nothing here needs.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 
 def __getattr__(name: str) -> Any:

@@ -118,14 +118,21 @@ class Segment:
 class Sample:
     """What a grader sees of an attempt: text, no tokens.
 
-    Where the attempt was an episode in an environment, `text` is the model's last turn, `messages` are all turns
-    after the prompt, the environment's among them, and `env_state` is what the environment last said of itself.
+    `text` is the answer, `reasoning` what a reasoning model thought before it. Where the attempt was an episode in an
+    environment, both are of the model's last turn, `messages` are all turns after the prompt, the environment's among
+    them, and `env_state` is what the environment last said of itself.
     """
 
     text: str
     finish: Finish = "stop"
     messages: tuple[Message, ...] = ()
     env_state: Any = None
+    reasoning: str = ""
+
+    def message(self) -> Message:
+        """The model's (last) turn, as chat templates and other libraries take it."""
+        thoughts = {"reasoning_content": self.reasoning} if self.reasoning else {}
+        return {"role": "assistant", "content": self.text, **thoughts}
 
     def turns(self) -> dict[str, Any]:
         """`messages` and `env_state`, as graders name them; empty where there was no environment."""

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from sharpen.cli import machine, predict
+from sharpen.cli import forecast, machine
 from sharpen.cli.main import main
 from sharpen.cli.quickstart import recipe_path
 from sharpen.config.load import load, parse
 from sharpen.config.recipe import Recipe
 
-REFERENCE = machine.Speed("bfloat16", predict.REFERENCE_SPEED)
+REFERENCE = machine.Speed("bfloat16", forecast.REFERENCE_SPEED)
 GYM = {"type": "reasoning_gym", "generator": "chain_sum"}
 
 
@@ -32,44 +32,44 @@ def base(tmp_path: Path) -> Path:
 
 
 def test_the_reference_machine_needs_the_reference_seconds(base: Path) -> None:
-    found = predict.forecast(recipe(), base, REFERENCE, budget=1e9)
-    sft = predict.SECONDS_PER_SFT_ROW * 100 * 3
-    rft = predict.SECONDS_PER_COMPLETION * 40 * 16 * 8
-    evals = predict.SECONDS_PER_ANSWER * 500 * 3
-    assert found.seconds == pytest.approx(predict.START_SECONDS + sft + rft + evals)
+    found = forecast.forecast(recipe(), base, REFERENCE, budget=1e9)
+    sft = forecast.SECONDS_PER_SFT_ROW * 100 * 3
+    rft = forecast.SECONDS_PER_COMPLETION * 40 * 16 * 8
+    evals = forecast.SECONDS_PER_ANSWER * 500 * 3
+    assert found.seconds == pytest.approx(forecast.START_SECONDS + sft + rft + evals)
     assert not found.cut
     assert found.overrides() == []
 
 
 def test_the_packaged_recipe_is_predicted_to_take_what_it_took() -> None:
     """6 min 32 s, uncut, on the reference machine; 5 min 4 s of older code on one with 2.36 TFLOP/s in AMX."""
-    found = predict.forecast(load(recipe_path()), recipe_path().parent, REFERENCE)
+    found = forecast.forecast(load(recipe_path()), recipe_path().parent, REFERENCE)
     assert found.seconds == pytest.approx(392, rel=0.05) and not found.cut
-    fast = predict.forecast(load(recipe_path()), recipe_path().parent, machine.Speed("bfloat16", 2.36e12))
+    fast = forecast.forecast(load(recipe_path()), recipe_path().parent, machine.Speed("bfloat16", 2.36e12))
     assert fast.seconds < 304
 
 
 def test_a_slower_machine_needs_longer_for_its_matrix_products(base: Path) -> None:
-    fast = predict.forecast(recipe(), base, REFERENCE, budget=1e9)
-    slow = predict.forecast(recipe(), base, machine.Speed("float32", predict.REFERENCE_SPEED / 3), budget=1e9)
-    share = predict.MATMUL_SHARE
+    fast = forecast.forecast(recipe(), base, REFERENCE, budget=1e9)
+    slow = forecast.forecast(recipe(), base, machine.Speed("float32", forecast.REFERENCE_SPEED / 3), budget=1e9)
+    share = forecast.MATMUL_SHARE
     assert slow.seconds == pytest.approx((3 * share + 1 - share) * fast.seconds)
 
 
 def test_steps_are_cut_to_the_budget(base: Path) -> None:
-    whole = predict.forecast(recipe(), base, REFERENCE, budget=1e9).seconds
-    cut = predict.forecast(recipe(), base, REFERENCE, budget=0.8 * whole)
-    assert predict.FEWEST_STEPS < cut.steps["rft"] < 40
+    whole = forecast.forecast(recipe(), base, REFERENCE, budget=1e9).seconds
+    cut = forecast.forecast(recipe(), base, REFERENCE, budget=0.8 * whole)
+    assert forecast.FEWEST_STEPS < cut.steps["rft"] < 40
     assert cut.seconds <= 0.8 * whole
     assert cut.uncut_seconds == pytest.approx(whole)
     assert cut.overrides() == [f"stages.rft.steps={cut.steps['rft']}"]
     one_more = recipe(steps=cut.steps["rft"] + 1)
-    assert predict.forecast(one_more, base, REFERENCE, budget=1e9).seconds > 0.8 * whole
+    assert forecast.forecast(one_more, base, REFERENCE, budget=1e9).seconds > 0.8 * whole
 
 
 def test_some_steps_always_remain(base: Path) -> None:
-    assert predict.forecast(recipe(), base, REFERENCE, budget=0.0).steps == {"rft": predict.FEWEST_STEPS}
-    assert predict.forecast(recipe(steps=3), base, REFERENCE, budget=0.0).steps == {"rft": 3}
+    assert forecast.forecast(recipe(), base, REFERENCE, budget=0.0).steps == {"rft": forecast.FEWEST_STEPS}
+    assert forecast.forecast(recipe(steps=3), base, REFERENCE, budget=0.0).steps == {"rft": 3}
 
 
 def test_this_machine_has_facts() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sharpen.cli import boundary, machine, predict, quickstart
+from sharpen.cli import boundary, forecast, machine, quickstart
 from sharpen.cli.main import COMMANDS, main
 from sharpen.errors import ConfigError, GraderError, Interrupted, RunError
 from tests.cli.fakes import RECIPE, SUMMARY, FakePipeline, install
@@ -302,14 +302,6 @@ def test_report_names_the_page_it_wrote(tmp_path: Path, capsys: pytest.CaptureFi
     assert (tmp_path / "report.html").is_file()
 
 
-def test_models_are_listed_with_their_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("SHARPEN_HOME", str(tmp_path))
-    assert main(["models", "list"]) == 0
-    assert "smollm2-135m-instruct  135 M parameters  Apache-2.0  a download of 93 MB" in capsys.readouterr().out
-
-
 def test_an_unknown_model_cannot_be_pulled(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "pull", "gpt-9"]) == 2
     assert capsys.readouterr().err.startswith("error: ")
@@ -326,7 +318,7 @@ def test_quickstart_announces_fits_runs_and_explains(
     pipeline = fake(monkeypatch)
     monkeypatch.setattr(quickstart, "recipe_path", lambda: path)
     monkeypatch.setattr(quickstart, "_fetch", lambda model: None)
-    monkeypatch.setattr(machine, "matmul_speed", lambda: machine.Speed("float32", predict.REFERENCE_SPEED / 5))
+    monkeypatch.setattr(machine, "matmul_speed", lambda: machine.Speed("float32", forecast.REFERENCE_SPEED / 5))
     out = tmp_path / "out"
     assert main(["quickstart", "--seed", "9", "--out", str(out)]) == 0
     said = capsys.readouterr().out
@@ -334,8 +326,8 @@ def test_quickstart_announces_fits_runs_and_explains(
     assert fitted.seed == 9
     assert f"rft from 12 to {fitted.stages[1].steps} steps" in said
     assert "500 problems that no training sees" in said
-    assert f"sharpen eval {out}/models/rft" in said
-    assert "sharpen quickstart --seed 10" in said
+    assert f"sharpen chat {out} --compare base" in said
+    assert "4 min 47 s (predicted: " in said
 
 
 def _environment() -> dict[str, str]:

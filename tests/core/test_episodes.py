@@ -97,7 +97,8 @@ def test_a_new_segment_opens_where_the_template_strips_thoughts() -> None:
         "<|im_start|>tool\nfour<|im_end|>\n<|im_start|>assistant\n"
     )
     assert rollout.sampled == len(tokens("<think>x</think>ask4")) + 2
-    assert rollout.sample.messages[0]["content"] == "<think>x</think>ask", "graders see what was said"
+    said = {"role": "assistant", "content": "ask", "reasoning_content": "x"}
+    assert rollout.sample.messages[0] == said, "graders see what was thought and said"
 
 
 def test_all_live_episodes_advance_together_in_order_with_random_numbers_of_their_own() -> None:

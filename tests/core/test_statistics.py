@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 from math import sqrt
 
@@ -98,3 +99,19 @@ def test_pass_at_k_by_enumeration() -> None:
             for k in range(1, samples + 1):
                 draws = list(combinations([True] * correct + [False] * (samples - correct), k))
                 assert pass_at_k(samples, correct, k) == pytest.approx(sum(map(any, draws)) / len(draws))
+
+
+@pytest.mark.parametrize(
+    ("won", "lost", "items", "shown"),
+    [(4, 0, 40, False), (4, 0, 200, False), (0, 4, 40, False), (6, 0, 40, True), (7, 2, 99, False), (30, 5, 99, True)],
+)
+def test_few_items_won_are_no_gain_where_mcnemars_exact_test_finds_none(
+    won: int, lost: int, items: int, shown: bool
+) -> None:
+    before = [0.0] * won + [1.0] * lost + [1.0] * (items - won - lost)
+    after = [1.0] * won + [0.0] * lost + [1.0] * (items - won - lost)
+    found = paired_difference(before, after)
+    p = 2 * sum(math.comb(won + lost, k) for k in range(min(won, lost) + 1)) / 2 ** (won + lost)
+    assert (p < 0.05) is shown
+    assert (found.ci95.low > 0 or found.ci95.high < 0) is shown
+    assert found.delta == pytest.approx((won - lost) / items)

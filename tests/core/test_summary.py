@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from sharpen.stages.summary import score, verdict, versus
+from sharpen.stages.summary import score, versus
+from sharpen.stages.verdict import headline
 
 
 def items(
@@ -78,7 +79,7 @@ def summary_of(*counts: int, n: int = 500) -> dict[str, Any]:
 
 
 def test_the_verdict_says_up_only_where_the_interval_is_above_zero() -> None:
-    words = verdict(summary_of(50, 150, 250))
+    words = headline(summary_of(50, 150, 250))
     assert words.startswith(
         "On 500 held-out problems the base model gets 10.0 % right; SFT raises this to 30.0 % (+20.0"
     )
@@ -86,20 +87,20 @@ def test_the_verdict_says_up_only_where_the_interval_is_above_zero() -> None:
 
 
 def test_the_verdict_says_down_and_no_difference() -> None:
-    assert "SFT lowers this to 10.0 % (-20.0 points [-" in verdict(summary_of(150, 50))
-    assert "SFT makes no measurable difference at 10.2 % (+0.2 points [+0.0, " in verdict(summary_of(50, 51))
-    assert "SFT makes no measurable difference at 10.0 % (+0.0 points [-0.7, +0.7])" in verdict(summary_of(50, 50))
+    assert "SFT lowers this to 10.0 % (-20.0 points [-" in headline(summary_of(150, 50))
+    assert "SFT makes no measurable difference at 10.2 % (+0.2 points [+0.0, " in headline(summary_of(50, 51))
+    assert "SFT makes no measurable difference at 10.0 % (+0.0 points [-0.7, +0.7])" in headline(summary_of(50, 50))
 
 
 def test_two_items_are_too_few_for_a_verdict() -> None:
-    assert "SFT makes no measurable difference at 100.0 %" in verdict(summary_of(0, 2, n=2))
+    assert "SFT makes no measurable difference at 100.0 %" in headline(summary_of(0, 2, n=2))
 
 
 def test_without_held_out_problems_nothing_is_claimed() -> None:
-    assert verdict({"base": {"evals": {}}, "stages": []}).startswith("No held-out problems were given")
+    assert headline({"base": {"evals": {}}, "stages": []}).startswith("No held-out problems were given")
 
 
 def test_a_stage_that_was_not_evaluated_is_left_out() -> None:
     summary = summary_of(50, 150)
     summary["stages"].append({"name": "rft", "evals": {}})
-    assert "RFT" not in verdict(summary)
+    assert "RFT" not in headline(summary)

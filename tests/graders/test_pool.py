@@ -11,9 +11,11 @@ import pytest
 import reasoning_gym  # type: ignore[import-untyped]
 
 from sharpen.config.graders import MathAnswer, Plugin, ReasoningGymScore, StringCheck
+from sharpen.config.graders.version import version
 from sharpen.errors import ConfigError, GraderError
 from sharpen.graders.pool import GraderPool
 from sharpen.plugins import load
+from sharpen.stages.resolve import with_paths
 from sharpen.types import Example, Fault, Grade, Sample
 
 
@@ -94,6 +96,20 @@ def test_a_plugin_comes_from_the_module_it_names(tmp_path: Path, monkeypatch: py
         pytest.raises(GraderError, match="three"),
     ):
         asyncio.run(pool.start())
+
+
+def test_a_plugin_may_be_named_by_its_file_and_edits_of_it_are_another_version(tmp_path: Path) -> None:
+    (tmp_path / "near.py").write_text("FACTOR = 2\n")
+    code = "from near import FACTOR\n\n\ndef grade(sample, item):\n    return FACTOR * len(sample['output_text'])\n"
+    (tmp_path / "grader.py").write_text(code)
+    config = with_paths(Plugin(use="grader.py:grade"), tmp_path)
+    with GraderPool(config) as pool:
+        assert [grade.score for grade in grades(pool, pair("abc"))] == [6.0]
+    before = version(config)
+    (tmp_path / "grader.py").write_text(code.replace("FACTOR *", "3 *"))
+    assert version(config) != before
+    with pytest.raises(ConfigError, match="no such Python file"):
+        load(f"{tmp_path / 'missing.py'}:grade")
 
 
 def test_only_a_plugin_takes_a_function() -> None:

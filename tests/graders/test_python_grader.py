@@ -67,7 +67,7 @@ def test_it_is_called_with_the_sample_and_the_items_fields() -> None:
     assert once(body, "4", item=item).score == 1.0
     assert once(body, "5", item=item).score == 0.0
     assert once("return len(sample['output_text'])", "größe").score == 5.0
-    names = ["choices", "finish", "output_json", "output_text", "output_tools"]
+    names = ["choices", "finish", "output_json", "output_text", "output_tools", "reasoning_text"]
     assert once(f"return sorted(sample) == {names}").score == 1.0
     assert once("return sample['output_json']['k'][1]", '{"k": [1, 0.5]}').score == 0.5
     assert once("return float(sample['output_json'] is None and sample['output_tools'] == [])", "{").score == 1.0

@@ -16,7 +16,7 @@ from sharpen.types import Example, Grade, Sample
 class InProcess:
     """In the place of GraderPool: the real grader, without the second that workers take to start."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, *, function: Any = None) -> None:
         self._formula = config.formula() if isinstance(config, Multi) else None
         self._graders = {name: load(part.runtime)(part) for name, part in parts(config).items()}
         self.calls: list[int] = []

@@ -31,6 +31,9 @@ RECIPE = {
 }
 START = 1_790_000_000
 RATES = {"base": 0.03, "sft": 0.31, "rft": 0.55}
+REMARK = "RFT overfits, were this not synthetic: use more prompts."
+NOTE = "SFT's gain is mostly form: look with `sharpen report`."
+TEST = "A test of these problems can show differences of about 6.8 points or more."
 FORM = {"base": 0.22, "sft": 0.93, "rft": 0.99}
 
 
@@ -225,13 +228,22 @@ def _summary(shares: Mapping[str, Mapping[str, float]], n: int) -> dict[str, Any
             }
         previous = share
     said = [f"{shares[model]['correct']:.0%}" for model in ("base", "sft", "rft")]
+    headline = (
+        f"Synthetic data: on {n} unseen problems the model went from {said[0]} right to {said[1]} after SFT and "
+        f"{said[2]} after RFT; both gains are larger than chance would explain."
+    )
     return {
         "schema_version": 1,
         "status": "finished",
         "model": RECIPE["model"],
         "seed": 7,
-        "verdict": f"Synthetic data: on {n} unseen problems the model went from {said[0]} right to "
-        f"{said[1]} after SFT and {said[2]} after RFT; both gains are larger than chance would explain.",
+        "verdict": f"{headline} {REMARK}",
+        "headline": headline,
+        "remarks": [
+            {"kind": "overfitting", "stage": "rft", "eval": "held_out", "main": True, "text": REMARK, "figures": {}},
+            {"kind": "mostly_form", "stage": "sft", "eval": "held_out", "main": False, "text": NOTE, "figures": {}},
+        ],
+        "detectable": {"held_out": {"difference": 0.068, "n": n, "stage": "rft", "power": 0.8, "text": TEST}},
         "base": {"evals": {"held_out": results["base"]}},
         "stages": [
             _outcome("sft", 33.1, {"sampled": 0, "trained": 18_200}, results["sft"]),

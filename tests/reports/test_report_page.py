@@ -57,7 +57,7 @@ def edit(path: Path, change: Any) -> None:
 def test_the_table_holds_the_numbers_of_the_summary(finished_run: Path) -> None:
     summary = json.loads((finished_run / "summary.json").read_text())
     text = re.sub(r"\s+", " ", report(finished_run).text)
-    assert summary["verdict"] in text
+    assert summary["headline"] in text
     for entry in (summary["base"], *summary["stages"]):
         found = entry["evals"]["held_out"]
         low, high = found["ci95"]
@@ -67,6 +67,33 @@ def test_the_table_holds_the_numbers_of_the_summary(finished_run: Path) -> None:
             if "vs_previous" in found:
                 assert f"{found['vs_previous'][key] * 100:+.1f}".replace("-", "\N{MINUS SIGN}") in text
     assert "4 min 2 s" in text and "108.0 k" in text
+
+
+def test_under_the_verdict_stand_remarks_what_the_test_can_show_and_what_to_type_next(finished_run: Path) -> None:
+    page = report(finished_run)
+    text = re.sub(r"\s+", " ", page.text)
+    verdict, results = text.index("larger than chance"), text.index("Results")
+    for said in (synthetic_run.REMARK, "mostly form: look with sharpen report", synthetic_run.TEST, "Next"):
+        assert verdict < text.index(said) < results
+    for line in (f"sharpen chat {finished_run} --compare base", f"sharpen predict {finished_run} --in rows.jsonl"):
+        assert verdict < text.index(line) < results
+    assert ("class", "main") in page.attributes
+
+
+def test_a_summary_from_before_there_were_remarks_still_has_its_verdict(finished_run: Path) -> None:
+    summary = json.loads((finished_run / "summary.json").read_text())
+    for key in ("headline", "remarks", "detectable"):
+        del summary[key]
+    (finished_run / "summary.json").write_text(json.dumps(summary | {"verdict": "All is well."}))
+    assert "All is well." in report(finished_run).text
+
+
+@pytest.mark.parametrize("rubbish", [3, [3], [{"text": None}], {"held_out": 3}, {"held_out": {"text": [1]}}])
+def test_rubbish_in_their_place_does_no_harm(finished_run: Path, rubbish: object) -> None:
+    summary = json.loads((finished_run / "summary.json").read_text())
+    spoilt = summary | {"remarks": rubbish, "detectable": rubbish}
+    (finished_run / "summary.json").write_text(json.dumps(spoilt))
+    assert "Results" in report(finished_run).text
 
 
 def test_curves_hold_the_values_of_the_metrics(finished_run: Path) -> None:
@@ -129,7 +156,8 @@ def test_the_same_directory_gives_the_same_bytes(finished_run: Path, tmp_path: P
     first = write(finished_run).read_bytes()
     assert write(finished_run).read_bytes() == first
     copy = shutil.copytree(finished_run, tmp_path / "elsewhere" / finished_run.name)
-    assert write(copy).read_bytes() == first
+    moved = write(copy).read_text(encoding="utf-8").replace(str(copy), str(finished_run))
+    assert moved == first.decode(), "but for the place that its commands name"
     assert not list(finished_run.glob("*.tmp"))
 
 
@@ -137,7 +165,7 @@ def test_an_unfinished_run_shows_its_state_and_what_there_is(unfinished_run: Pat
     text = re.sub(r"\s+", " ", report(unfinished_run).text)
     assert "not finished" in text and "at step 24 of stage rft" in text.replace(" of 24", "")
     assert "no interval yet" in text and "Entropy" in text
-    assert "sharpen run --resume killed" in text
+    assert f"sharpen run --resume {unfinished_run}" in text
     assert "1 unreadable or half-written line" in text
 
 

@@ -27,6 +27,11 @@ def arguments(parser: ArgumentParser) -> None:
     )
     check.add_argument("--model", metavar="M", help="count tokens and render rows as this model reads them")
     check.add_argument(
+        "--chat-template-kwargs",
+        metavar="MAPPING",
+        help="what the model's chat template is told, as in a recipe: '{enable_thinking: false}'",
+    )
+    check.add_argument(
         "--against",
         type=Path,
         nargs="+",
@@ -49,20 +54,24 @@ def data(options: Namespace) -> int:
         options.file,
         options.purpose,
         max_length=_max_length(options),
-        renderer=_renderer(options.model),
+        renderer=_renderer(options.model, options.chat_template_kwargs),
         against=options.against,
     )
     print(data_report.as_json(report) if options.json else data_report.as_text(report, colour=_colour()))
     return FAULTY if report.faults else 0
 
 
-def _renderer(model: str | None) -> Renderer | None:
+def _renderer(model: str | None, told: str | None) -> Renderer | None:
+    if model is None and told:
+        raise ConfigError("there is no chat template to tell", path="--chat-template-kwargs", remedy="Add --model")
     if model is None:
         return None
+    from sharpen.cli.evaluate import mapping
     from sharpen.data.render import Renderer
     from sharpen.models.load import load_tokenizer  # imports torch
 
-    return Renderer(*load_tokenizer(model, lambda line: print(line, file=sys.stderr)))
+    kwargs = mapping(told, "--chat-template-kwargs") if told else {}
+    return Renderer(*load_tokenizer(model, lambda line: print(line, file=sys.stderr), kwargs))
 
 
 def _max_length(options: Namespace) -> int | None:

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from sharpen.cli import machine, predict
+from sharpen.cli import forecast, machine
 from sharpen.cli.quickstart import recipe_path
 from sharpen.errors import SharpenError
 from sharpen.reports.numbers import duration, memory
@@ -215,7 +215,7 @@ def _quickstart(speed: machine.Speed) -> Finding:
     from sharpen.config.load import load
 
     try:
-        found = predict.forecast(load(recipe_path()), recipe_path().parent, speed)
+        found = forecast.forecast(load(recipe_path()), recipe_path().parent, speed)
     except (SharpenError, OSError) as error:
         return Finding("error", "quickstart", f"its recipe cannot be read: {error}", "install sharpen again")
     cut = "".join(f", with {name} cut to {steps} steps" for name, steps in found.steps.items()) if found.cut else ""

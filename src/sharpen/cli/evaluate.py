@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def arguments(parser: ArgumentParser) -> None:
     """What `sharpen eval` is told."""
     unsafe(parser)
-    parser.add_argument("model", metavar="MODEL", help="an alias, a folder such as runs/X/models/rft, or a hub id")
+    parser.add_argument("model", metavar="MODEL", help="an alias, a run, a model's folder, or a hub id")
     parser.add_argument(
         "--data", required=True, help="a data file, a hub dataset, or a source as in a recipe: '{type: ...}'"
     )
@@ -27,9 +27,17 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--response-format", help="hold answers to a form, as a recipe does: '{type: json_object}', or a YAML file"
     )
+    parser.add_argument(
+        "--chat-template-kwargs",
+        metavar="MAPPING",
+        help="what the chat template is told, as in a recipe: '{enable_thinking: false}'",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep the answers, item by item, in this folder")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N problems")
     parser.add_argument("--max-tokens", type=int, default=128, metavar="N", help="longest answer (default: 128)")
+    parser.add_argument(
+        "--thinking-budget", type=int, metavar="N", help="close a reasoning model's thoughts after N tokens"
+    )
     parser.add_argument(
         "--samples", type=int, default=0, metavar="K", help="draw K more answers each, for avg@k and pass@k"
     )
@@ -41,14 +49,22 @@ def arguments(parser: ArgumentParser) -> None:
 
 def evaluate(options: Namespace) -> int:
     """Score a model, and print its row."""
-    spec = described(options)
+    spec, told = described(options), options.chat_template_kwargs
+    kwargs = mapping(told, "--chat-template-kwargs") if told else {}
+    from sharpen.answer.named import named
     from sharpen.cli.progress import Plan, watching
     from sharpen.cli.table import scores  # imports rich
     from sharpen.stages import evaluate as stage  # imports torch
 
     with watching(Plan(options.out, options.model, ())) as observer:
         result = stage.standalone(
-            options.model, spec, options.out, base=Path.cwd(), seed=options.seed, observer=observer
+            named(options.model),
+            spec,
+            options.out,
+            base=Path.cwd(),
+            seed=options.seed,
+            observer=observer,
+            chat_template_kwargs=kwargs,
         )
     scores(options.model, result)
     if options.out is not None:
@@ -63,14 +79,15 @@ def described(options: Namespace) -> Eval:
     from sharpen.config.load import explain
     from sharpen.config.recipe import Eval
 
-    data = _mapping(options.data, "--data") if _inline(options.data) else {"path": options.data}
+    data = mapping(options.data, "--data") if _inline(options.data) else {"path": options.data}
     values = {
         "name": "eval",
         "data": data,
-        "grader": _typed(options.grader, "--grader"),
-        "env": _typed(options.env, "--env"),
-        "response_format": _typed(options.response_format, "--response-format"),
+        "grader": typed(options.grader, "--grader"),
+        "env": typed(options.env, "--env"),
+        "response_format": typed(options.response_format, "--response-format"),
         "max_tokens": options.max_tokens,
+        "thinking_budget": getattr(options, "thinking_budget", None),  # graders are described without
         "samples": options.samples,
         "temperature": options.temperature,
     }
@@ -82,17 +99,17 @@ def described(options: Namespace) -> Eval:
         raise explain(error, Eval) from error
 
 
-def _typed(text: str | None, option: str) -> dict[str, Any] | None:
+def typed(text: str | None, option: str) -> dict[str, Any] | None:
     """A config out of its type (`math`), a file (`grader.yaml`) or YAML (`{type: math}`)."""
     if text is None:
         return None
     path = Path(text)
     if _inline(text):
-        return _mapping(text, option)
+        return mapping(text, option)
     if path.suffix not in (".yaml", ".yml", ".json"):
         return {"type": text}
     try:
-        return _mapping(path.read_text(encoding="utf-8"), text)
+        return mapping(path.read_text(encoding="utf-8"), text)
     except (OSError, UnicodeDecodeError) as error:
         what = {"--grader": "grader", "--env": "environment", "--response-format": "form"}[option]
         raise ConfigError(f"cannot read the {what}", value=text, remedy=f"Check the path of {option}") from error
@@ -115,7 +132,8 @@ def _inline(text: str) -> bool:
     return text.lstrip().startswith("{")
 
 
-def _mapping(text: str, source: str) -> dict[str, Any]:
+def mapping(text: str, source: str) -> dict[str, Any]:
+    """A mapping in YAML, or JSON. Raises ConfigError, naming `source`."""
     import yaml
 
     try:

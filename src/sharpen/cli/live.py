@@ -36,11 +36,13 @@ STYLES = {"evaluated": "bold", "alert": "yellow", "paused": "yellow", "interrupt
 class Live(Observer):
     """Draws itself four times a second while it is entered; the last picture stays."""
 
-    def __init__(self, plan: Plan, steps_between_samples: int, console: Console | None = None) -> None:
+    def __init__(
+        self, plan: Plan, steps_between_samples: int, console: Console | None = None, *, elapsed: float = 0.0
+    ) -> None:
         self._track = Track(plan)
         self._steps_between_samples = steps_between_samples
         self._shown: tuple[str, int, Mapping[str, Any]] | None = None  # (stage, step, line of rollouts)
-        self._began = time.monotonic()
+        self._began = time.monotonic() - elapsed
         self._console = console or Console(highlight=False)
         self._live = RichLive(console=self._console, get_renderable=self.picture, vertical_overflow="crop")
 

@@ -45,15 +45,24 @@ def busy() -> float | None:
 
 def memory() -> Memory | None:
     """Main memory, within a container's limit; None where the system does not say."""
+    return within(Path("/proc/meminfo"), Path("/sys/fs/cgroup")) or _memory_of_sysconf()
+
+
+def within(meminfo: Path, groups: Path) -> Memory | None:
+    """Main memory as Linux says it, within the limit of a control group of either version; None without `meminfo`."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = meminfo.read_text().splitlines()
     except OSError:
-        return _memory_of_sysconf()
+        return None
     values = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
     total, free = values["MemTotal"], values.get("MemAvailable", values["MemFree"])
-    limit, used = (_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
-    if limit is not None and limit < total:
-        return Memory(limit, min(free, max(0, limit - (used or 0))))
+    for most, now in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        limit, used = _number(groups / most), _number(groups / now)
+        if limit is not None and limit < total:
+            return Memory(limit, min(free, max(0, limit - (used or 0))))
     return Memory(total, free)
 
 

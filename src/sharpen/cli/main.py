@@ -12,16 +12,21 @@ from dataclasses import dataclass
 
 from sharpen.cli import (
     bench,
+    chat,
     compare,
     data,
     doctor,
     evaluate,
     grade,
+    importing,
+    init,
     models,
+    predict,
     preflight,
     quickstart,
     regrade,
     run,
+    runs,
     show,
 )
 from sharpen.cli.boundary import guarded
@@ -49,6 +54,17 @@ COMMANDS = (
         ("sharpen quickstart", "sharpen quickstart --seed 2 --out runs/second"),
     ),
     Command(
+        "init",
+        "write a project for your own data: a recipe, a grader, a split",
+        init.arguments,
+        init.init,
+        (
+            "sharpen init tickets --data my.csv --task classify",
+            "sharpen init faq --data my.csv --columns prompt=question,completion=answer --yes",
+            "sharpen init sums --task math --yes",
+        ),
+    ),
+    Command(
         "run",
         "run a recipe, or go on with a stopped run",
         run.arguments,
@@ -58,6 +74,13 @@ COMMANDS = (
             "sharpen run recipe.yaml --set stages.rft.steps=20 --set seed=3 --out runs/third",
             "sharpen run --resume runs/third",
         ),
+    ),
+    Command(
+        "runs",
+        "list, look at or follow runs, and free the disk they need no more",
+        runs.arguments,
+        runs.runs,
+        ("sharpen runs list", "sharpen runs watch runs/first", "sharpen runs clean runs/first --dry-run"),
     ),
     Command(
         "bench",
@@ -85,6 +108,27 @@ COMMANDS = (
             "sharpen eval runs/first/models/rft --data test.jsonl --grader math",
             "sharpen eval smollm2-135m-instruct --grader reasoning_gym --samples 4 \\\n"
             "      --data '{type: reasoning_gym, generator: chain_sum, start: 9000, count: 500}'",
+        ),
+    ),
+    Command(
+        "chat",
+        "talk with a model, or with two side by side",
+        chat.arguments,
+        chat.chat,
+        (
+            "sharpen chat runs/first",
+            "sharpen chat runs/first --compare",
+            'echo "Who idolizes cheese making?" | sharpen chat smollm2-135m-instruct --max-tokens 64',
+        ),
+    ),
+    Command(
+        "predict",
+        "a model's answers to the rows of a file; goes on where it was stopped",
+        predict.arguments,
+        predict.predict,
+        (
+            "sharpen predict runs/first --in rows.jsonl --out answers.jsonl",
+            "sharpen predict smollm2-135m-instruct --in my.csv --columns prompt=question --out answers.csv",
         ),
     ),
     Command(
@@ -116,6 +160,16 @@ COMMANDS = (
         ),
     ),
     Command(
+        "import",
+        "make a recipe of a TRL, LLaMA-Factory or Axolotl configuration",
+        importing.arguments,
+        importing.translate,
+        (
+            "sharpen import trl_config.yaml --out imported.yaml",
+            "sharpen import axolotl.yaml --from axolotl --out new.yaml",
+        ),
+    ),
+    Command(
         "report",
         "write a run's report.html anew",
         show.report_arguments,
@@ -131,10 +185,10 @@ COMMANDS = (
     ),
     Command(
         "models",
-        "list the known models, or fetch one",
+        "list well-known models and what fits here, show or fetch one",
         models.arguments,
         models.models,
-        ("sharpen models list", "sharpen models pull smollm2-135m-instruct"),
+        ("sharpen models list", "sharpen models show qwen3-0.6b", "sharpen models pull smollm2-135m-instruct"),
     ),
     Command(
         "doctor",

@@ -27,10 +27,18 @@ def watching(plan: Plan) -> Iterator[Observer]:
 
     if follows():
         yield Observer()
-    elif sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+    else:
+        with shown(plan) as observer:
+            yield observer
+
+
+@contextmanager
+def shown(plan: Plan, elapsed: float = 0.0) -> Iterator[Observer]:
+    """The observer that suits standard output, of a run that has taken so many seconds already."""
+    if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         from sharpen.cli.live import Live  # imports rich
 
-        with Live(plan, STEPS_BETWEEN_SAMPLES) as observer:
+        with Live(plan, STEPS_BETWEEN_SAMPLES, elapsed=elapsed) as observer:
             yield observer
     else:
         yield Plain(plan, sys.stdout)
@@ -47,6 +55,11 @@ class Plain(Observer):
         self._last_sample = clock() - SECONDS_BETWEEN_SAMPLES
         self._shown: set[str] = set()
         self._next_sample = 1
+
+    @property
+    def unheard(self) -> bool:
+        """Whether what is printed can no longer be written."""
+        return self._file is None
 
     def event(self, event: Mapping[str, Any]) -> None:
         self._track.event(event)

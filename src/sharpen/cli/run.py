@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sharpen.cli import notify
 from sharpen.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory (default: runs/RECIPE-DATE-TIME)")
     overrides(parser, "change the recipe, as in stages.rft.steps=20 (with --resume: extend the run); may be repeated")
     unsafe(parser)
+    notify.arguments(parser)
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run from its newest sound checkpoint")
 
 
@@ -50,11 +52,13 @@ class _Unsafe(Action):
 
 def run(options: Namespace) -> int:
     """Run a recipe, or resume a run."""
+    notices = notify.notices(options.notify)
     if options.resume is not None:
         if options.recipe is not None or options.out is not None:
             raise ConfigError("a resumed run has its recipe and folder already", remedy="Leave out RECIPE and --out")
         options.folder = options.resume
-        summary = _resume(options.resume, options.overrides)
+        with notify.notifying(notices, options.folder):
+            summary = _resume(options.resume, options.overrides)
     elif options.recipe is None:
         raise ConfigError("no recipe is named", remedy="Write `sharpen run RECIPE` or `sharpen run --resume DIR`")
     else:
@@ -62,7 +66,8 @@ def run(options: Namespace) -> int:
 
         recipe = load(options.recipe, options.overrides)
         options.folder = options.out or default_folder(options.recipe.stem)
-        summary = start(recipe, options.folder, base=options.recipe.parent)
+        with notify.notifying(notices, options.folder):
+            summary = start(recipe, options.folder, base=options.recipe.parent)
     conclude(summary, options.folder)
     return 0
 
@@ -82,18 +87,24 @@ def start(recipe: Recipe, folder: Path, *, base: Path) -> dict[str, Any]:
         return pipeline.run(recipe, folder, base=base, observer=observer)
 
 
-def conclude(summary: Mapping[str, Any], folder: Path) -> None:
-    """Print what came out: the table, the verdict, the time, and where the report lies."""
+def conclude(summary: Mapping[str, Any], folder: Path, predicted: float | None = None) -> None:
+    """Print what came out: the table, the verdict, the time, where the report lies, and what to type next."""
     if not summary:  # a rank that only lent its compute
         return
-    from sharpen.cli.table import results  # imports rich
+    from sharpen.cli.table import results, verdict  # imports rich
+    from sharpen.reports.next_commands import next_commands
     from sharpen.reports.numbers import duration, finite
+    from sharpen.reports.read import recipe_of
 
     results(summary)
-    print(summary.get("verdict") or "The run has finished.")
+    verdict(summary)
     seconds = finite(summary, "cost", "seconds")
-    print(f"\n{f'Time    {duration(seconds)}' if seconds is not None else ''}")
+    if seconds is not None:
+        print(f"\nTime    {duration(seconds)}{f' (predicted: {duration(predicted)})' if predicted else ''}")
     print(f"Report  {folder / 'report.html'}")
+    print("\nNext")
+    for command in next_commands(folder, recipe_of(folder), summary, "finished"):
+        print(f"  {command.why}\n    {command.line}")
 
 
 def _resume(folder: Path, overrides: list[str]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sharpen.reports import outcome
 from sharpen.reports.numbers import MISSING, at, duration, finite, plain, points, show, span
-from sharpen.reports.read import label
+from sharpen.reports.read import label, text_of
 
 Record = Mapping[str, Any]
 WIDTH = 120  # where there is no terminal to fill
@@ -55,6 +56,18 @@ def results(summary: Record) -> None:
     if names and summary.get("stages"):
         screen.print(Text(LEGEND, "dim"))
         screen.print()
+
+
+def verdict(summary: Record) -> None:
+    """Print what the numbers come to, what else to know of them, and what a test of this size can show."""
+    screen = console()
+    screen.print(Text(text_of(summary.get("verdict")) or "The run has finished."))
+    notes = [*(text for text, main in outcome.remarks(summary) if not main), *outcome.tests(summary)]
+    listed = Table.grid(padding=(0, 1))
+    for note in notes:
+        listed.add_row(" \N{BULLET}", Text(note.replace("`", "")))
+    if notes:
+        screen.print("", listed, sep="\n")
 
 
 def scores(model: str, result: Record) -> None:

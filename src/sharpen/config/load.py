@@ -37,7 +37,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(
             f"cannot read the recipe: {error.strerror}", value=str(path), remedy="Check the path"
         ) from error
-    values = _yaml(text, str(path))
+    values = parse_yaml(text, str(path))
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a recipe is a mapping", value=values, remedy="Begin with `model: ...`")
     values.pop(RESOLVED, None)
@@ -206,7 +206,7 @@ def _override(values: dict[str, Any], override: str) -> None:
     parts = path.strip().split(".")
     if not equals or not all(parts):
         raise ConfigError("not an override", value=override, remedy="Write a.b=value")
-    value = _yaml(text.encode(), path)
+    value = parse_yaml(text.encode(), path)
     here: Any = values
     for depth, part in enumerate(parts):
         key = _key(here, part, ".".join(parts[: depth + 1]))
@@ -310,8 +310,8 @@ _Loader.add_constructor("tag:yaml.org,2002:seq", _Loader.sequence)
 _Loader.add_constructor(_FLOAT, _Loader.number)
 
 
-def _yaml(text: bytes, source: str) -> Any:
-    """The value of a YAML text. Raises ConfigError with source and line."""
+def parse_yaml(text: bytes, source: str) -> Any:
+    """The value of a YAML or JSON text. Raises ConfigError with source and line."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:

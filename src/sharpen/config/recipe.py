@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from sharpen.config.adapters import Adapter, Continue, Full, Inherit, Lora
 from sharpen.config.base import Config
@@ -12,7 +13,7 @@ from sharpen.config.data import Data
 from sharpen.config.envs import Env, check_reward
 from sharpen.config.graders import Grader
 from sharpen.config.response_format import ResponseFormat, check_env
-from sharpen.config.stages import AnyStage, Count, Name
+from sharpen.config.stages import AnyStage, Count, Name, check_free, check_thinking_budget
 
 
 class Eval(Config):
@@ -34,6 +35,9 @@ class Eval(Config):
     max_tokens: Count = 128
     """The longest answer, in tokens; in an environment, all of the model's turns together."""
 
+    thinking_budget: Count | None = None
+    """A reasoning model's thoughts are closed after so many tokens, as in `sampling`; None: no limit of their own."""
+
     response_format: ResponseFormat | None = None
     """The form that answers are held to; none: any text."""
 
@@ -47,12 +51,23 @@ class Eval(Config):
     def _something_rewards(self) -> Self:
         check_reward(self.grader, self.env)
         check_env(self.response_format, self.env)
+        check_thinking_budget(self.thinking_budget, self.max_tokens)
+        check_free(self.thinking_budget, self.response_format)
         return self
 
 
 def _listed(value: Any) -> Any:
     """A single name is a list of one; "none" is none (TRL's habit)."""
     return ([] if value == "none" else [value]) if isinstance(value, str) else [] if value is None else value
+
+
+def _as_json(value: dict[str, Any]) -> dict[str, Any]:
+    """Raise ValueError for what JSON cannot say, such as a date: the model's folder keeps it as JSON."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except TypeError as error:
+        raise ValueError(f"is no JSON: {error}") from error
+    return value
 
 
 Trackers = Annotated[tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...], BeforeValidator(_listed)]
@@ -64,6 +79,10 @@ class Recipe(Config):
 
     model: str
     """Alias (`sharpen models list`), folder, or hub id `org/name[@revision]`."""
+
+    chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(_as_json)] = Field(default_factory=dict)
+    """What the model's chat template is told at every rendering, such as `{enable_thinking: false}` (Qwen3). One that
+    the template does not read is an error. A trained model keeps them."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Every random number is counted on it."""

@@ -21,6 +21,18 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Count = Annotated[int, Field(ge=1)]
 
 
+def check_thinking_budget(budget: int | None, max_tokens: int) -> None:
+    """Raise ValueError for a budget that leaves no token for the answer."""
+    if budget is not None and budget >= max_tokens:
+        raise ValueError(f"thinking_budget is {budget}, and max_tokens {max_tokens}: that leaves no token to answer in")
+
+
+def check_free(budget: int | None, form: ResponseFormat | None) -> None:
+    """Raise ValueError for a thinking budget where completions are held to a form from their first token on."""
+    if budget is not None and form is not None:
+        raise ValueError("response_format holds a completion from its first token on, so it has no thoughts to bound")
+
+
 class Sampling(Config):
     """How completions are drawn in training.
 
@@ -42,6 +54,15 @@ class Sampling(Config):
 
     min_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Draw only tokens at least this share as probable as the likeliest; 0: all."""
+
+    thinking_budget: Count | None = None
+    """A reasoning model's thoughts are closed after so many tokens, and the answer follows within what is left of
+    max_tokens; in an environment, the thoughts of each turn. None: no limit of their own."""
+
+    @model_validator(mode="after")
+    def _leaves_room_for_an_answer(self) -> Self:
+        check_thinking_budget(self.thinking_budget, self.max_tokens)
+        return self
 
 
 class EarlyStopping(Config):
@@ -91,6 +112,12 @@ class Stage(Config):
 
     save_every: Count = 50
     """Steps between checkpoints."""
+
+    keep_last: Count = 2
+    """So many of the stage's newest checkpoints stay on disk: should the last prove damaged, the one before serves."""
+
+    keep_every: Count | None = None
+    """A checkpoint at each multiple of so many steps stays for good; null: none does."""
 
     early_stopping: EarlyStopping | None = None
     """End the stage when validation stops to improve; without it, all steps are done."""
@@ -172,6 +199,7 @@ class RFT(Stage):
     def _something_rewards(self) -> Self:
         check_reward(self.grader, self.env)
         check_env(self.response_format, self.env)
+        check_free(self.sampling.thinking_budget, self.response_format)
         if self.env and self.algorithm.max_lag:
             raise ValueError("an environment's episodes cannot wait for a later step; set algorithm.max_lag: 0")
         return self

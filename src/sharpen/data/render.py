@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from sharpen.completion import Parted, part, thinking
 from sharpen.data.formats.messages import require_text
 from sharpen.data.plain import Marks, Plain
 from sharpen.data.shown import require_all_shown
@@ -15,15 +16,18 @@ from sharpen.types import Sequence as Row
 
 
 class Renderer:
-    """Renders conversations with a model's own tokenizer and chat template.
+    """Renders conversations with a model's own tokenizer and chat template, and the template's `chat_template_kwargs`.
 
-    The text of a control token inside a message stays plain text (`data.plain`).
+    The text of a control token inside a message stays plain text (`data.plain`). `thinking` says how the model marks
+    its thoughts, None where it marks none.
     """
 
     def __init__(self, tokenizer: Any, stop: frozenset[int]) -> None:
         """`stop` are the tokens that end an assistant's turn."""
         self.tokenizer = tokenizer
         self.stop = stop
+        self.thinking = thinking(_template_text(tokenizer), _added(tokenizer))
+        self._kwargs = getattr(tokenizer, "chat_template_kwargs", {})
         self._controls = Plain(tokenizer)
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> tuple[int, ...]:
@@ -48,18 +52,22 @@ class Renderer:
         turn: Message,
         replies: Sequence[Message],
         tools: Sequence[Tool] = (),
+        written: Parted = Parted(),  # noqa: B008 - it cannot change
     ) -> tuple[int, ...] | None:
         """The tokens after which the assistant speaks again, beginning with the very `tokens` it has seen and made.
 
         `tokens` are a rendering of the messages `said` and, sampled after it, the assistant's `turn` with the token
-        that ended it; `replies` follow. Returns None where no such tokens are what the template would write: it
-        rewrites earlier turns (as those do that strip thoughts), or ends a turn otherwise than the model did.
+        that ended it; `replies` follow. `written` is what was sampled, where the turn has thoughts apart from its
+        content. Returns None where no such tokens are what the template would write: it rewrites earlier turns (as
+        those do that strip thoughts), or ends a turn otherwise than the model did.
         """
         hidden, described, marks = self._controls.hide([*said, turn, *replies], tools)
         opening = self._template(hidden[: len(said)], described, ask=True)
         whole = self._template(hidden, described, ask=True)
         end = str(self.tokenizer.decode(tokens[-1:], skip_special_tokens=False))
-        kept = f"{opening}{hidden[len(said)]['content']}{end}"
+        own = hidden[len(said)]
+        thoughts = f"{written.before}{own.get('reasoning_content', '')}{written.between}"
+        kept = f"{opening}{thoughts}{own['content']}{end}"
         if tokens[-1] not in self.stop or not whole.startswith(kept):
             return None
         return (*tokens, *self._encode(whole[len(kept) :], marks))
@@ -101,12 +109,7 @@ class Renderer:
             opening = self._template(messages[:index], tools, ask=True)
             closing = self._template(messages[: index + 1], tools, ask=False)
             if not (opening.startswith(rendered) and closing.startswith(opening)):
-                raise DataError(
-                    "the model's chat template rewrites earlier turns, so this conversation has no single rendering",
-                    file=place,
-                    field=f"messages[{index}]",
-                    remedy="Split the conversation into one row per trained turn (prompt and completion)",
-                )
+                raise self._no_rendering(opening[len(rendered) :], place, index)
             before = self._encode(opening[len(rendered) :], marks)
             turn = self._encode(closing[len(opening) :], marks)
             tokens += [*before, *turn]
@@ -116,11 +119,40 @@ class Renderer:
         return tokens[: last + 1], mask[: last + 1]
 
     def sample(self, segment: Segment) -> Sample:
-        """What a grader sees of a completion: its text, without the token that ended it."""
-        made = [token for token, sampled in zip(segment.tokens, segment.mask, strict=True) if sampled]
+        """What a grader sees of a completion: its answer, without the token that ended it, and its thoughts."""
+        made = self.parted(segment)
+        stopped = any(segment.mask) and segment.tokens[-1] in self.stop
+        return Sample(made.answer, "stop" if stopped else "length", reasoning=made.reasoning)
+
+    def parted(self, segment: Segment) -> Parted:
+        """A completion's thoughts and answer: all after the prompt, without the token that ended it."""
+        begin = segment.mask.index(True) if any(segment.mask) else len(segment.tokens)
+        made = segment.tokens[begin:]
         stopped = bool(made) and made[-1] in self.stop
         text = self.tokenizer.decode(made[:-1] if stopped else made, skip_special_tokens=False)
-        return Sample(str(text), "stop" if stopped else "length")
+        opened = self.thinking is not None and self.ends_in(segment.tokens[:begin], self.thinking.begins)
+        return part(str(text), self.thinking, opened)
+
+    def control(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text that stands for the template: its marks are control tokens."""
+        return self._encode(text, {})
+
+    def ends_in(self, prompt: tuple[int, ...], mark: str) -> bool:
+        """Whether a prompt ends in this mark and white space: it has opened the thoughts, or closed them."""
+        tail = self.tokenizer.decode(prompt[-2 * len(mark) :], skip_special_tokens=False)
+        return str(tail).rstrip().endswith(mark)
+
+    def _no_rendering(self, opening: str, place: str, index: int) -> DataError:
+        """The error of a turn that does not continue what the template has written before it."""
+        fact = "rewrites earlier turns, so this conversation has no single rendering"
+        remedy = "Split the conversation into one row per trained turn (prompt and completion)"
+        if self.thinking and opening.rstrip().endswith(self.thinking.ends):
+            fact = "has closed the thoughts before the answer, and this answer has some"
+            remedy = "Take them out of the row, or let the model think (chat_template_kwargs: {enable_thinking: true})"
+        elif self.thinking and opening.rstrip().endswith(self.thinking.begins):
+            fact = f"asks for an answer that begins after {self.thinking.begins}, and writes answers without thoughts"
+            remedy = "Use a template that writes `reasoning_content`, as Qwen3's does: put it into chat_template.jinja"
+        return DataError(f"the model's chat template {fact}", file=place, field=f"messages[{index}]", remedy=remedy)
 
     def _turn_mask(self, place: str, index: int, turn: tuple[int, ...]) -> list[bool]:
         ends = [place for place, token in enumerate(turn) if token in self.stop]
@@ -136,7 +168,7 @@ class Renderer:
     def _template(self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, ask: bool) -> str:
         try:
             text = self.tokenizer.apply_chat_template(
-                list(messages), tools=list(tools) or None, add_generation_prompt=ask, tokenize=False
+                list(messages), tools=list(tools) or None, add_generation_prompt=ask, tokenize=False, **self._kwargs
             )
             return str(text)
         except Exception as error:  # a foreign boundary: templates are programs of the model's folder
@@ -150,6 +182,16 @@ class Renderer:
 
     def _encode(self, text: str, marks: Marks) -> tuple[int, ...]:
         return self._controls.encode(text, marks)
+
+
+def _template_text(tokenizer: Any) -> str:
+    """The chat template, or all of them where there are several."""
+    template = getattr(tokenizer, "chat_template", None) or ""
+    return "".join(template.values()) if isinstance(template, dict) else str(template)
+
+
+def _added(tokenizer: Any) -> set[str]:
+    return {entry.content for entry in getattr(tokenizer, "added_tokens_decoder", {}).values()}
 
 
 def too_long(file: str, length: int, max_length: int) -> DataError:

@@ -5,8 +5,6 @@ A file is run as AWS Lambda runs it: `lambda_handler(event, context)`, with its 
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from sharpen.graders.batches import Pair, split
 from sharpen.graders.bedrock import Call
 from sharpen.graders.endpoint import KINDS
 from sharpen.graders.plugin import FAULT
+from sharpen.plugins import from_file
 from sharpen.runs.ledger import Ledger
 from sharpen.types import Grade
 
@@ -85,15 +84,9 @@ def _read(call: Call, answer: Any) -> list[Grade]:
 def handler(path: Path, name: str) -> Callable[[list[dict[str, Any]], Context], Any]:
     """The function of this name in a Python file. Raises GraderError where there is none."""
     remedy = "`file` is relative to the recipe's folder, and `handler` the name of its function"
-    # Named so that it hides no other module.
-    spec = importlib.util.spec_from_file_location(f"sharpen_lambda_{path.stem}", path)
-    if not path.is_file() or spec is None or spec.loader is None:
+    if not path.is_file():
         raise GraderError("there is no such Python file", value=str(path), remedy=remedy)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look for their module there
-    sys.path.insert(0, str(path.parent.resolve()))
-    spec.loader.exec_module(module)
-    found: Callable[[list[dict[str, Any]], Context], Any] | None = getattr(module, name, None)
+    found: Callable[[list[dict[str, Any]], Context], Any] | None = getattr(from_file(path), name, None)
     if not callable(found):
         raise GraderError("the file has no such function", value=f"{name} in {path}", remedy=remedy)
     return found

@@ -52,7 +52,7 @@ class EndpointGrader(Asking):
 
 def body(example: Example, sample: Sample) -> dict[str, Any]:
     """What the server is sent; `trace_id` is the same for the same sample of the same row."""
-    identity = blake2b(json.dumps([example.id, sample.text]).encode(), digest_size=16).hexdigest()
+    identity = blake2b(json.dumps([example.id, sample.text + sample.reasoning]).encode(), digest_size=16).hexdigest()
     return {"sample": seen(sample), "item": dict(example.item), "trace_id": identity}
 
 

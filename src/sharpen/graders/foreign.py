@@ -10,7 +10,14 @@ from sharpen.types import Message, Sample
 
 def said(sample: Sample) -> list[Message]:
     """The messages after the prompt: the completion, or in an environment all turns."""
-    return [dict(message) for message in sample.messages] or [{"role": "assistant", "content": sample.text}]
+    return [dict(message) for message in sample.messages] or [sample.message()]
+
+
+def whole(sample: Sample) -> str:
+    """The completion with its thoughts in `<think>` marks, as libraries have it that do not part the two."""
+    if not sample.reasoning:
+        return sample.text
+    return f"<think>\n{sample.reasoning}" + (f"\n</think>\n\n{sample.text}" if sample.text else "")
 
 
 def text_of(messages: Sequence[Message]) -> str:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sharpen.config.graders import Format
+from sharpen.graders.foreign import whole
 from sharpen.graders.template import InvalidVariable, render
 from sharpen.types import Example, Grade, Sample
 
 
 class FormatGrader:
-    """1 or 0; `metrics["format"]`: the form is right; with an `answer_tag`, `found`: the last such tag holds it."""
+    """1 or 0; `metrics["format"]`: the form is right; with an `answer_tag`, `found`: the last such tag holds it.
+
+    A tag `think` stands around the thoughts of a reasoning model.
+    """
 
     def __init__(self, config: Format) -> None:
         self._config = config
@@ -18,7 +22,8 @@ class FormatGrader:
     async def grade(self, example: Example, sample: Sample) -> Grade:
         """Look for the tags, and compare the answer where one is asked for."""
         config = self._config
-        fault = wrong(sample.text, config.tags, config.strict)
+        text = whole(sample) if "think" in config.tags else sample.text
+        fault = wrong(text, config.tags, config.strict)
         form = float(not fault)
         if not config.answer_tag:
             return Grade(form, {"format": form}, fault or "the tags are in order")
@@ -26,7 +31,7 @@ class FormatGrader:
             expected = render(config.reference, example, sample).strip()
         except InvalidVariable as error:
             return error.grade()
-        given = last(sample.text, config.answer_tag)
+        given = last(text, config.answer_tag)
         right = given is not None and given.strip() == expected
         said = fault or f"{given!r:.200} {'equals' if right else 'is not'} {expected!r:.200}"
         return Grade(float(right and not fault), {"format": form, "found": float(right)}, said)

@@ -22,8 +22,8 @@ FAULT = "python_grader_runtime_error"
 class PluginGrader:
     """Calls a function, plain or async, and takes its number (or its dict with "score") for the score.
 
-    Whatever else happens in it is a fault of the grader: an exception, or a return that is no
-    finite number.
+    An object with `grade` is handed the example and the sample themselves, and may return a Grade. Whatever else
+    happens is a fault of the grader: an exception, or a return that is no finite number.
     """
 
     def __init__(self, config: Plugin, function: Callable[..., Any] | None = None) -> None:
@@ -32,15 +32,24 @@ class PluginGrader:
     async def grade(self, example: Example, sample: Sample) -> Grade:
         """Call the function with what graders see of the sample, and the item's fields."""
         try:
-            returned = self._function(seen(sample), dict(example.item))
+            returned = self._call(example, sample)
             if inspect.isawaitable(returned):
                 returned = await returned
         except (Exception, SystemExit) as error:
             return grader_fault(FAULT, self._describe(error))
         try:
-            return finite(read_return(returned), FAULT)
+            made = finite(returned if isinstance(returned, Grade) else read_return(returned), FAULT)
         except (TypeError, ValueError, OverflowError) as error:
-            return grader_fault(FAULT, str(error))
+            made = grader_fault(FAULT, str(error))
+        if made.fault is None or made.valid or isinstance(returned, Grade):
+            return made
+        name = getattr(self._function, "__name__", type(self._function).__name__)
+        return grader_fault(FAULT, f'{name}: {made.fault.detail}. Return a finite number, or a dict with "score"')
+
+    def _call(self, example: Example, sample: Sample) -> Any:
+        if callable(self._function):
+            return self._function(seen(sample), dict(example.item))
+        return self._function.grade(example, sample)
 
     def _describe(self, error: BaseException) -> str:
         """Type, message, and the last line of the function's own file that ran."""

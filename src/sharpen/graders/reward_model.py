@@ -115,7 +115,7 @@ class RewardModelGrader:
         """One text or two, and whether the tokenizer puts its own tokens around them, which templates bring along."""
         config = self._config
         if config.input == "chat" or (config.input == "auto" and loaded.tokenizer.chat_template):
-            turns = [_mapped(message, loaded.special) for message in said(sample)]
+            turns = [_mapped(_answered(message), loaded.special) for message in said(sample)]
             messages = [*example.messages, *turns]
             try:
                 rendered: str = loaded.tokenizer.apply_chat_template(
@@ -197,6 +197,11 @@ def load(config: RewardModel) -> _Loaded:
 def plain(text: str, special: re.Pattern[str]) -> str:
     """The text, with a space in each control token's text: what the policy writes must not open and close turns."""
     return special.sub(lambda found: f"{found[0][:-1]} {found[0][1:] and found[0][-1]}", text)
+
+
+def _answered(message: Message) -> Message:
+    """The message without the thoughts before it, which are not what is rewarded."""
+    return {key: value for key, value in message.items() if key != "reasoning_content"}
 
 
 def _mapped(message: Message, special: re.Pattern[str]) -> Message:

@@ -2,6 +2,7 @@
 
 `sample.output_json` is the completion as JSON (all of it, or its last ```json block), `sample.output_tools` the calls
 in it, `sample.choices` the message; a path into them that leads nowhere is the completion's fault.
+`sample.reasoning_text` is what a reasoning model thought before its answer, empty where there is nothing.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ class Unreadable(InvalidVariable):
 def seen(sample: Sample) -> dict[str, Any]:
     """What graders see of a sample, under OpenAI's names; `output_json` is None where the text is no JSON."""
     calls = output_tools(sample.text)
-    message = {"role": "assistant", "content": sample.text, "tool_calls": calls or None}
+    message = {**sample.message(), "tool_calls": calls or None}
     return {
         "output_text": sample.text,
+        "reasoning_text": sample.reasoning,
         "output_json": _json(sample.text),
         "output_tools": calls,
         "choices": [{"index": 0, "message": message, "finish_reason": sample.finish}],

@@ -2,7 +2,8 @@
 
 As in `GRPOTrainer._calculate_rewards` of TRL 1.16: `fn(prompts=..., completions=..., **columns)` with a list entry for
 each completion of the batch, and `log_extra` and `log_metric`. What a trainer alone has is not handed over:
-`completion_ids` (graders see texts), `trainer_state`, `environments`.
+`completion_ids` (graders see texts), `trainer_state`, `environments`. A single answer comes with its thoughts in it, as
+TRL decodes it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from sharpen.config.graders.adapters import TRL
 from sharpen.errors import ConfigError
 from sharpen.graders.base import grader_fault
-from sharpen.graders.foreign import number, said, text_of
+from sharpen.graders.foreign import number, said, text_of, whole
 from sharpen.graders.plugin import FAULT
 from sharpen.plugins import load
 from sharpen.types import Example, Grade, Sample
@@ -63,10 +64,13 @@ class TRLGrader:
     def _texts(self, pairs: Sequence[tuple[Example, Sample]]) -> tuple[list[Any], list[Any]]:
         """Prompts and completions, as messages or as texts."""
         prompts: list[Any] = [[dict(message) for message in example.messages] for example, _ in pairs]
-        completions: list[Any] = [said(sample) for _, sample in pairs]
+        completions: list[Any] = [
+            said(sample) if sample.messages else [{"role": "assistant", "content": whole(sample)}]
+            for _, sample in pairs
+        ]
         if self._conversational:
             return prompts, completions
-        return list(map(text_of, prompts)), [sample.text for _, sample in pairs]
+        return list(map(text_of, prompts)), [whole(sample) for _, sample in pairs]
 
     def _grade(self, reward: Any, metrics: Mapping[str, float], noted: str) -> Grade:
         if reward is None:

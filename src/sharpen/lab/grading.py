@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,17 @@ class Wanted:
     """Of what is drawn."""
 
 
-async def grade(config: Eval, wanted: Wanted, *, base: Path, observer: Observer | None = None) -> dict[str, Any]:
+async def grade(
+    config: Eval,
+    wanted: Wanted,
+    *,
+    base: Path,
+    observer: Observer | None = None,
+    function: Callable[..., Any] | None = None,
+) -> dict[str, Any]:
     """What became of it all, as plain values; `config` names grader and rows, paths being relative to `base`.
+
+    `function` is the grader where it was handed over in Python.
 
     Raises SharpenError with the remedy.
     """
@@ -88,7 +97,8 @@ async def grade(config: Eval, wanted: Wanted, *, base: Path, observer: Observer 
         observer.event(told)
     marks = Marks(configs, wanted.threshold)
     texts, about = await _texts(config, wanted, examples, observer)
-    with Router({key: GraderPool(own) for key, own in configs.items()}) as router:
+    pools = {key: GraderPool(own, function=None if key else function) for key, own in configs.items()}
+    with Router(pools) as router:
         bench = Bench(router)
         observer.progress("grading samples", 0, len(texts))
         drawn = await bench.grade(texts)

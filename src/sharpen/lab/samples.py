@@ -80,7 +80,12 @@ def read(path: Path, examples: Sequence[Example]) -> Given:
 def sample_of(record: Mapping[str, Any], text: str) -> Sample:
     """What a grader sees of a recorded attempt, its turns in an environment among it."""
     finish: Finish = "length" if record.get("finish") == "length" else "stop"
-    return Sample(text, finish, tuple(record.get("messages") or ()), record.get("env_state"))
+    return Sample(text, finish, tuple(record.get("messages") or ()), record.get("env_state"), _thoughts(record))
+
+
+def _thoughts(record: Mapping[str, Any]) -> str:
+    reasoning = record.get("reasoning")
+    return reasoning if isinstance(reasoning, str) else ""
 
 
 def gold(example: Example, template: str = GOLD) -> str | None:
@@ -147,4 +152,4 @@ def _samples(record: Record, where: Where) -> Iterator[Sample]:
     drawn = record.get("samples")
     for other in drawn if isinstance(drawn, list) else ():
         if isinstance(other, dict) and isinstance(other.get("text"), str):
-            yield Sample(other["text"])
+            yield Sample(other["text"], reasoning=_thoughts(other))

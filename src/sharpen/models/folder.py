@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sharpen.errors import ModelError
+from sharpen.models import hub
+from sharpen.models.bases import BASES, Base, Shape
 from sharpen.models.pull import pull
 from sharpen.models.registry import ALIASES
+from sharpen.models.registry import folder as in_cache
 
-_HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
-_WANTED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model"]
-_UNWANTED = ["*/*", "consolidated*"]  # subfolders hold other formats, `consolidated` a second copy
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
 _OF_THEIR_OWN = {
     "final_logit_softcapping": "caps its logits",
@@ -29,7 +28,7 @@ _OF_THEIR_OWN = {
 
 
 def resolve(name: str, report: Callable[[str], None] = print) -> Path:
-    """The folder of a model: an alias (fetched when missing), a folder, or a hub id `org/name[@revision]`.
+    """The folder of a model: an alias (fetched when missing), a folder, or a hub id; both `NAME[@revision]`.
 
     Raises ModelError when there is no such model, or when it may not be loaded.
     """
@@ -45,37 +44,68 @@ def trusted(name: str, report: Callable[[str], None] = print) -> Path:
     return folder
 
 
+def pinned(name: str) -> str:
+    """The name of a model that `resolve` has found; a hub model's says its commit, and so means the same for ever."""
+    found = None if name in ALIASES or Path(name).expanduser().is_dir() else hub.parse(name)
+    folder = found and hub.here(found)
+    return f"{found.repo}@{folder.name}" if found and folder else name
+
+
+class Described(NamedTuple):
+    """A model by its configuration alone; `base` where it has a name of its own, `folder` where it is here."""
+
+    shape: Shape
+    base: Base | None
+    folder: Path | None
+
+
+def described(name: str) -> Described:
+    """What is known of a model without its weights; of a hub model that is not here, config.json is asked for.
+
+    Raises ModelError where there is no such model, or its configuration does not say its shape.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return Described(_shape(_config(path), name), None, path)
+    found = hub.parse(name)
+    if found is None:
+        raise _unknown(name)
+    base = next((base for base in BASES.values() if base.hub == found.repo), None)
+    if base is None:
+        return Described(_shape(_read(hub.config(found)), name), None, hub.here(found))
+    return Described(base.shape, base, in_cache(base.alias) if name == base.alias else hub.here(found))
+
+
+def _shape(config: dict[str, Any], name: str) -> Shape:
+    shape = Shape.of(config)
+    if shape is None:
+        kind = config.get("model_type")
+        raise ModelError(
+            "config.json does not say the model's shape in the usual words, so its memory cannot be told",
+            value=f"{name}, a {kind}" if kind else name,
+            remedy="Write a recipe with it: `sharpen bench RECIPE` measures its memory",
+        )
+    return shape
+
+
 def _find(name: str, report: Callable[[str], None]) -> Path:
     if name in ALIASES:
         return pull(name, report)
     path = Path(name).expanduser()
     if path.is_dir():
         return path
-    match = _HUB_ID.fullmatch(name)
-    if match:
-        return _snapshot(match["repo"], match["revision"])
-    near = difflib.get_close_matches(name, ALIASES, 1)
-    raise ModelError(
+    if found := hub.parse(name):
+        return hub.fetch(found, report)
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> ModelError:
+    near = difflib.get_close_matches(name, {**ALIASES, **BASES}, 1)
+    return ModelError(
         "no such model",
         value=name,
         remedy=f"Did you mean {near[0]!r}?" if near else "Give a name of `sharpen models list`, a folder, or org/name",
     )
-
-
-def _snapshot(repo: str, revision: str | None) -> Path:
-    """The hub's safetensors, configs and tokenizer files; never its pickles or code."""
-    from huggingface_hub import snapshot_download  # not needed for folders and aliases
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise ModelError(
-            f"no folder of this name, and the hub did not give the model: {_first_line(error)}",
-            value=f"{repo}@{revision}" if revision else repo,
-            remedy="Check the spelling, the network and, for gated models, `hf auth login`; "
-            "offline, name a folder that holds the model",
-        ) from error
 
 
 def _check_causal(folder: Path) -> None:
@@ -154,7 +184,3 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError("not a JSON object", value=str(path), remedy="Fetch the model again")
     return content
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

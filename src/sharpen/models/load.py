@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +20,7 @@ from sharpen.models.precision import widen_stream
 from sharpen.models.proof import Unknown, brief, prove, quicken
 from sharpen.models.quiet import quiet
 from sharpen.models.save import save
+from sharpen.models.template import tell
 
 __all__ = ["Loaded", "compute_dtype", "load", "load_tokenizer", "resolve", "save", "stop_tokens"]
 
@@ -37,6 +38,8 @@ class Loaded:
     """A transformers causal LM in eval mode, on our attention (call it inside a `layout`) unless there is a notice."""
 
     tokenizer: Any
+    """With `chat_template_kwargs`: what its chat template is told at every rendering."""
+
     path: Path
     stop: frozenset[int]
     """Tokens that end a completion."""
@@ -67,16 +70,17 @@ def _cpu_has_bfloat16() -> bool:
     return True
 
 
-def load(name_or_path: str | Path, dtype: torch.dtype) -> Loaded:
+def load(name_or_path: str | Path, dtype: torch.dtype, chat_template_kwargs: Mapping[str, Any] | None = None) -> Loaded:
     """The model of that alias, folder or hub id.
 
-    Where it computes in a way that our attention and head do not, which is tried out before anything trains, it is on
-    the slow path, and there is a notice. Raises ModelError when it cannot be found, trusted or read, has no chat
-    template, or cannot be run on transformers' own attention either.
+    Its chat template is told what it was in the model's training, and over that `chat_template_kwargs`. Where the model
+    computes in a way that our attention and head do not, which is tried out before anything trains, it is on the slow
+    path, and there is a notice. Raises ModelError when it cannot be found, trusted or read, has no chat template, or
+    cannot be run on transformers' own attention either; ConfigError for what its template does not read.
     """
     path = resolve(str(name_or_path))
     with quiet():
-        tokenizer = _tokenizer(path)
+        tokenizer = _tokenizer(path, chat_template_kwargs)
         why = notice = ""
         try:
             model = _on_our_attention(path, dtype)
@@ -119,11 +123,15 @@ def _on_its_own(path: Path, dtype: torch.dtype, why: str) -> tuple[Any, str]:
     )
 
 
-def load_tokenizer(name_or_path: str, report: Callable[[str], None] = print) -> tuple[Any, frozenset[int]]:
-    """A model's tokenizer and the tokens that end a completion, without its weights. Raises ModelError."""
+def load_tokenizer(
+    name_or_path: str,
+    report: Callable[[str], None] = print,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> tuple[Any, frozenset[int]]:
+    """A model's tokenizer and the tokens that end a completion, without its weights. Raises what `load` does."""
     path = resolve(name_or_path, report)
     with quiet():
-        tokenizer = _tokenizer(path)
+        tokenizer = _tokenizer(path, chat_template_kwargs)
         return tokenizer, stop_tokens(SimpleNamespace(generation_config=_generation_config(path)), tokenizer)
 
 
@@ -136,7 +144,7 @@ def _generation_config(path: Path) -> Any:
     return GenerationConfig.from_model_config(AutoConfig.from_pretrained(path, trust_remote_code=False))
 
 
-def _tokenizer(path: Path) -> Any:
+def _tokenizer(path: Path, chat_template_kwargs: Mapping[str, Any] | None) -> Any:
     from transformers import AutoTokenizer
 
     try:
@@ -151,6 +159,7 @@ def _tokenizer(path: Path) -> Any:
             value=str(path),
             remedy="Use the model's Instruct or Chat variant, or put a chat_template.jinja into its folder",
         )
+    tell(tokenizer, path, chat_template_kwargs or {})
     return tokenizer
 
 
@@ -216,7 +225,8 @@ def _turn_end(tokenizer: Any) -> int | None:
     """The first special token after an assistant's message."""
     messages = [{"role": "user", "content": "question"}, {"role": "assistant", "content": _ANSWER}]
     try:
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False)
+        told = getattr(tokenizer, "chat_template_kwargs", {})
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False, **told)
     except Exception as error:  # a foreign boundary: templates are programs
         raise ModelError(
             f"the chat template fails on a question and an answer: {brief(error)}", remedy="Mend chat_template.jinja"

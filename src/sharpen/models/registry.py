@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from sharpen.models import hub
+from sharpen.models.bases import BASES, Base
+
 MARKER = "sharpen-model.json"
 """Written into a model's folder last: where it came from. A folder that has it is whole."""
 
@@ -44,12 +47,14 @@ ALIASES = {model.alias: model for model in _MODELS}
 class Listed(NamedTuple):
     """One line of `sharpen models list`."""
 
-    alias: str
-    licence: str
-    parameters: int
-    download_bytes: int
-    fetched: bool
-    path: Path
+    base: Base
+    folder: Path | None
+    """Where it is, if it is here."""
+
+    @property
+    def fetched(self) -> bool:
+        """Whether the whole model is on this machine."""
+        return self.folder is not None
 
 
 def home() -> Path:
@@ -70,8 +75,12 @@ def fetched(alias: str) -> bool:
 
 
 def listing() -> list[Listed]:
-    """All aliases."""
-    return [
-        Listed(name, model.licence, model.parameters, model.download_bytes, fetched(name), cached(name))
-        for name, model in ALIASES.items()
-    ]
+    """All models with a name of their own."""
+    return [Listed(base, folder(base.alias)) for base in BASES.values()]
+
+
+def folder(alias: str) -> Path | None:
+    """Where a model of the list is kept, if all of it is here."""
+    if alias in ALIASES:
+        return cached(alias) if fetched(alias) else None
+    return hub.here(hub.HubId(BASES[alias].hub, None))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sharpen.models.quiet import quiet
+from sharpen.models.template import keep
 
 _PRIVATE = {
     "config.json": ("_name_or_path", "_model_name_or_path"),
@@ -20,7 +21,8 @@ _PRIVATE = {
 
 
 def save(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype) -> None:
-    """Write model, tokenizer and chat template in `save_pretrained` layout, with weights of `dtype`.
+    """Write model, tokenizer and chat template in `save_pretrained` layout, with weights of `dtype`, and what the
+    template is told.
 
     Equal weights give equal bytes, wherever the model was loaded from.
     """
@@ -28,6 +30,7 @@ def save(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype) -> None:
     with quiet():
         model.save_pretrained(folder, state_dict=_cast(model, dtype))
         tokenizer.save_pretrained(folder)
+    keep(tokenizer, folder)
     _tidy(folder, dtype)
 
 

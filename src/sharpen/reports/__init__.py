@@ -8,4 +8,6 @@ samples   held-out prompts side by side       rollouts  training groups
 classes   confusion matrix, F1           comparison  arms, differences, tests between runs
 overlay   curves of several runs         compare   the page of a comparison
 about     recipe, versions, cost, events      html      the page: `write(run_dir)`
+outcome   what stands under the verdict   next_commands  what to type next
+meanings  what every number means, and its healthy range    glossary  tooltips and their list
 """

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sharpen.reports import probed
 from sharpen.reports.curves import alert_text
+from sharpen.reports.glossary import term
 from sharpen.reports.markup import Html, definitions, folded, join, tag
+from sharpen.reports.meanings import TRIAL
 from sharpen.reports.numbers import MISSING, at, count, duration, finite, memory, moment, plain
 from sharpen.reports.read import Record, Run, fault_of, faults, label, text_of
 
 EVENTS = 200  # shown at most: the first few and the latest
+TRIED = {meaning.name: key for key, meaning in TRIAL.items()} | {"sampler, trainer": "logprob_gap"}
+"""By the name of a trial's figure: its meaning."""
 RECIPE = 60_000  # characters of the recipe shown at most; inline rows can make it long
 
 
@@ -42,24 +47,28 @@ def _trials(run: Run) -> Html:
     parts: list[Html] = []
     for stage, event in last.items():
         parts += [
-            _facts(f"Before {label(stage)}", probed.rows(at(event, "figures") or {})),
+            _facts(f"Before {label(stage)}", map(_tried, probed.rows(at(event, "figures") or {}))),
             tag("p", alert_text(event)),
         ]
     return join(parts)
 
 
+def _tried(row: tuple[str, str]) -> tuple[str, str]:
+    return term(TRIED[row[0]], row[0]), row[1]
+
+
 def _cost(run: Run) -> Iterable[tuple[str, str]]:
     cost: Any = run.summary.get("cost")
-    for key, name in (("seconds", "Time"), ("core_seconds", "Core time")):
+    for key in ("seconds", "core_seconds"):
         seconds = finite(cost, key)
         if seconds is not None:
-            yield name, duration(seconds)
+            yield term(key), duration(seconds)
     tokens = at(cost, "tokens")
     for kind in tokens if isinstance(tokens, Mapping) else ():
-        yield f"Tokens {kind}", count(finite(tokens, kind))
+        yield term("tokens", f"Tokens {kind}"), count(finite(tokens, kind))
     peak = finite(run.summary, "peak_memory_bytes")
     if peak is not None:
-        yield "Peak memory", memory(peak)
+        yield term("memory"), memory(peak)
 
 
 def _surroundings(run: Run) -> Iterable[tuple[str, str]]:
@@ -91,10 +100,10 @@ def _faults(run: Run) -> Html:
             kinds = Counter(fault for item in answers.get(model, ()) if (fault := fault_of(item)))
             rows += [(f"eval {name}, {label(model)}, {kind}", number) for kind, number in sorted(kinds.items())]
     if not rows:
-        return tag("p", tag("b", "Faults: "), "none recorded.", class_="quiet")
+        return tag("p", tag("b", term("faults"), ": "), "none recorded.", class_="quiet")
     return tag(
         "div",
-        tag("h3", "Faults by type"),
+        tag("h3", term("faults", "Faults by type")),
         definitions((name, f"{number:,}") for name, number in rows),
         class_="faults",
     )
@@ -129,10 +138,9 @@ def _recipe(run: Run) -> str:
 
 
 def _commands(run: Run) -> str:
-    name = run.path.resolve().name
-    resume = [f"sharpen run --resume {name}      # go on from the last checkpoint"] if run.state != "finished" else []
+    recipe, folder = (shlex.quote(str(path)) for path in (run.path / "recipe.yaml", run.path))
     again = [
-        f"sharpen run {name}/recipe.yaml   # the same run again, into a new directory",
-        f"sharpen report {name}            # this page",
+        f"sharpen run {recipe}   # the same run again, into a new directory",
+        f"sharpen report {folder}   # this page",
     ]
-    return "\n".join([*resume, *again])
+    return "\n".join(again)

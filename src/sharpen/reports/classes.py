@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sharpen.reports.glossary import term
 from sharpen.reports.markup import Html, folded, tag
 from sharpen.reports.numbers import MISSING, Span, finite, show
 from sharpen.reports.read import Record, text_of
@@ -121,13 +122,16 @@ def _macro_interval(confusion: Counts) -> Span:
 
 
 def _table(classes: Classes) -> Html:
-    head = tag("tr", *(tag("th", cell, scope="col") for cell in ("Class", "Items", "Precision", "Recall", "F1")))
+    names = ("Class", "Items", *map(term, ("precision", "recall", "f1")))
+    head = tag("tr", *(tag("th", cell, scope="col") for cell in names))
     rows = []
     for index, label in enumerate(classes.labels):
         values = (classes.precision[index], classes.recall[index], classes.f1[index])
         said = [MISSING if np.isnan(value) else show(float(value), "share") for value in values]
         cells = [f"{classes.confusion[index].sum():,}", *said]
         rows.append(tag("tr", tag("th", label, scope="row"), *(tag("td", cell) for cell in cells)))
+    macro = (f"{classes.confusion.sum():,}", "", "", show(classes.macro_f1, "share"))
+    rows.append(tag("tr", tag("th", term("macro_f1"), scope="row"), *(tag("td", cell) for cell in macro)))
     return tag("table", tag("thead", head), tag("tbody", *rows), class_="per-class")
 
 

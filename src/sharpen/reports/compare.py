@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sharpen.reports import classes, overlay
 from sharpen.reports.comparison import Arm, Comparison, EvalComparison, Flips, Test
+from sharpen.reports.glossary import term
 from sharpen.reports.html import document, replace, sections
 from sharpen.reports.markup import Html, join, tag
 from sharpen.reports.numbers import MISSING, points, show
@@ -45,8 +46,9 @@ def page(comparison: Comparison) -> str:
         ("Training", "training", overlay.section(arms)),
         ("Won and lost", "samples", join(map(_flips, comparison.evals))),
     ]
-    shown = sections([part for part in contents if part[2]])
-    return document(title(arms), _header(comparison), tag("main", *shown), tag("footer", _source(arms)))
+    header = _header(comparison)
+    shown = sections([part for part in contents if part[2]], header)
+    return document(title(arms), header, tag("main", *shown), tag("footer", _source(arms)))
 
 
 def title(arms: Sequence[Arm]) -> str:
@@ -89,7 +91,8 @@ def _results(comparison: Comparison) -> Html:
 def _eval(found: EvalComparison) -> Html:
     top = max(max(score.mean, score.ci95.high) for score in found.scores.values())
     scale = ticks(0, top or 1)
-    names = ("Arm", "Accuracy", axis(scale), "By seed", f"Against {found.arms[0].name}, points", "Detectable")
+    change = term("change", f"Against {found.arms[0].name}, points")
+    names = ("Arm", term("accuracy"), axis(scale), term("by_seed"), change, term("detectable"))
     head = tag("tr", *(tag("th", name, scope="col") for name in names))
     tests = {test.other.name: test for test in found.tests}
     rows = [_row(found, arm, tests.get(arm.name), scale) for arm in found.arms]

@@ -12,7 +12,7 @@ import numpy as np
 from sharpen.errors import RunError
 from sharpen.reports.numbers import at, finite, points
 from sharpen.reports.read import Record, Run, read, text_of
-from sharpen.runs.statistics import ArmDifference, Matrix, arm_difference, arm_interval, detectable
+from sharpen.runs.statistics import ArmDifference, Matrix, arm_difference, arm_interval, detectable, paired_detectable
 from sharpen.types import Interval
 
 COLOURS = ("sft", "rft", "other-0", "other-1", "other-2", "base")
@@ -271,6 +271,8 @@ def _eval(name: str, arms: Sequence[Arm]) -> EvalComparison | None:
 def _test(first: Arm, other: Arm, right: Mapping[str, Matrix]) -> Test:
     before, after = right[first.name], right[other.name]
     difference = arm_difference(before, after, paired=first.seeds == other.seeds)
+    if len(before) == len(after) == 1:
+        return Test(first, other, difference, paired_detectable(before[0].tolist(), after[0].tolist()))
     return Test(first, other, difference, detectable(difference.error, before.shape[1]))
 
 

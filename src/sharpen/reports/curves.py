@@ -1,4 +1,4 @@
-"""Which charts a stage gets, and what each of them means."""
+"""Which charts a stage gets."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from sharpen.reports.markup import Html, join, tag
+from sharpen.reports.meanings import MEANINGS
 from sharpen.reports.numbers import Unit, at, duration, finite, plain
 from sharpen.reports.plots import LOOKS, Mark, Plot, Series, lines, stacked
 from sharpen.reports.read import Record, Run, Stage, label, text_of
@@ -19,32 +20,43 @@ HUGE = 1e30  # beyond it a number is as good as infinite, and no axis can show i
 class Curve:
     """A chart to draw where a stage's metrics have its values: (name, keys) for each series."""
 
-    title: str
-    meaning: str
+    key: str
+    """What it shows, as `meanings` knows it."""
     series: tuple[tuple[str, tuple[str, ...]], ...]
     unit: Unit = "number"
     from_zero: bool = True
     smoothed: bool = False
     spread: tuple[str, ...] = ()
     """The keys of the first series' standard deviation."""
+    title: str = ""
+    """Its heading, where that is not the name of what it shows."""
+    note: str = ""
+    """What stands below it instead of the healthy range."""
+
+    @property
+    def heading(self) -> str:
+        """What stands above the chart."""
+        return self.title or MEANINGS[self.key].name
+
+    @property
+    def below(self) -> str:
+        """What stands below the chart."""
+        return self.note or f"Healthy: {MEANINGS[self.key].healthy}."
 
 
 NORM = Curve(
-    "Gradient norm",
-    "Length of the gradient before clipping. Healthy: steady; a spike is one odd batch, a climb instability.",
+    "grad_norm",
     (("norm", ("grad_norm",)),),
     smoothed=True,
 )
 SFT = (
     Curve(
-        "Loss",
-        "Mean surprise per answer token, in nats. Healthy: both fall; validation turning up is overfitting.",
+        "loss",
         (("train", ("loss",)), ("validation", ("validation", "loss"))),
         smoothed=True,
     ),
     Curve(
-        "Token accuracy",
-        "Share of answer tokens the model itself would have chosen next. Healthy: rises, then levels.",
+        "token_accuracy",
         (("train", ("token_accuracy",)), ("validation", ("validation", "token_accuracy"))),
         unit="share",
         from_zero=False,
@@ -54,67 +66,57 @@ SFT = (
 )
 RFT = (
     Curve(
-        "Reward",
-        "Mean over completions; the band is one standard deviation. Healthy: both rise together.",
+        "reward",
         (("train", ("reward", "mean")), ("validation", ("validation", "reward"))),
         smoothed=True,
         spread=("reward", "std"),
     ),
     Curve(
-        "Groups without spread",
-        "Share of prompts whose completions all scored alike: they teach nothing. Healthy: well below 100%.",
+        "no_spread",
         (("share", ("no_spread_share",)),),
         unit="share",
         smoothed=True,
     ),
     Curve(
-        "Completion length",
-        "Tokens per completion. Healthy: settles. Growth without reward is padding, collapse a shortcut.",
+        "length",
         (("mean", ("length", "mean")), ("longest", ("length", "max"))),
         smoothed=True,
     ),
     Curve(
-        "Cut off at the limit",
-        "Share of completions that ran into max_tokens. Healthy: near 0%.",
+        "truncated",
         (("share", ("length", "truncated_share")),),
         unit="share",
         smoothed=True,
     ),
     Curve(
-        "Entropy",
-        "How undecided the policy is per token, in nats. Healthy: falls slowly. At 0 it no longer explores.",
+        "entropy",
         (("entropy", ("entropy",)),),
         smoothed=True,
     ),
     Curve(
-        "KL to the start",
-        "How far the policy has moved from where this stage began, in nats per token. Healthy: grows slowly.",
+        "kl",
         (("KL", ("kl",)),),
         smoothed=True,
     ),
     Curve(
-        "Clip fraction",
-        "Share of tokens whose update was clipped. 0% with one update per batch; else healthy below 20%.",
+        "clip_fraction",
         (("share", ("clip_fraction",)),),
         unit="share",
         smoothed=True,
     ),
     NORM,
     Curve(
-        "Sampler against trainer",
-        "Gap between their log-probabilities of a token. Healthy: mean below 0.02; more means they disagree.",
+        "logprob_gap",
         (("mean", ("logprob_gap", "mean")), ("largest", ("logprob_gap", "max"))),
         smoothed=True,
     ),
     Curve(
-        "Learning rate",
-        "The size of each update: warm-up, then the schedule of the recipe.",
+        "lr",
         (("rate", ("lr",)),),
     ),
 )
 PHASES = Curve(
-    "Time per step",
-    "Seconds by phase. Sampling usually dominates; a growing part shows where time goes.",
+    "step_time",
     (("sample", ("time", "sample")), ("grade", ("time", "grade")), ("train", ("time", "train"))),
     unit="seconds",
 )
@@ -131,7 +133,7 @@ def section(run: Run) -> Html:
 
 def _stage(run: Run, stage: Stage, limit: int) -> Html:
     marks = tuple(_marks(run, stage))
-    plots = [lines(replace(plot, marks=marks, limit=limit)) for plot in _line_plots(stage)]
+    plots = [lines(replace(plot, marks=marks, limit=limit)) for plot in line_plots(stage)]
     phases = _plot(stage, PHASES)
     if stage.type == "rft" and phases is not None:
         plots.append(stacked(replace(phases, marks=marks)))
@@ -159,13 +161,14 @@ def _legend(marks: Sequence[Mark]) -> Html:
     )
 
 
-def _line_plots(stage: Stage) -> Iterable[Plot]:
+def line_plots(stage: Stage) -> Iterable[Plot]:
+    """The stage's charts of lines, the most telling first."""
     curves = SFT if stage.type == "sft" else RFT
     yield from (plot for curve in curves if (plot := _plot(stage, curve)) is not None)
     graders = sorted({name for line in stage.metrics for name in at(line, "reward", "by_grader") or ()})
     if len(graders) > 1:
         keys = tuple((name, ("reward", "by_grader", name)) for name in graders[:3])
-        plot = _plot(stage, Curve("Score by grader", "Mean score of each grader (three at most).", keys))
+        plot = _plot(stage, Curve("by_grader", keys))
         yield from [plot] if plot else []
 
 
@@ -183,7 +186,7 @@ def _plot(stage: Stage, curve: Curve) -> Plot | None:
         return None
     unusable = sum(at(line, *curve.series[0][1]) is not None for line in stage.metrics) - len(series[0].points)
     warning = f" {unusable} steps had no finite value." if unusable > 0 and series[0].name == curve.series[0][0] else ""
-    return Plot(curve.title, curve.meaning + warning, tuple(series), curve.unit, curve.from_zero)
+    return Plot(curve.key, curve.heading, curve.below + warning, tuple(series), curve.unit, curve.from_zero)
 
 
 def points_of(metrics: Sequence[Record], keys: tuple[str, ...]) -> tuple[Point, ...]:

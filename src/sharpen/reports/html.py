@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
-from sharpen.reports import about, curves, rollouts, samples, table
+from sharpen.reports import about, curves, glossary, outcome, rollouts, samples, table
 from sharpen.reports.markup import Html, join, tag
 from sharpen.reports.numbers import duration, finite, moment, plain
 from sharpen.reports.read import Run, read, text_of
@@ -43,7 +43,8 @@ def replace(path: Path, text: str) -> None:
 def page(run: Run) -> str:
     """The whole document."""
     name, model = run.path.resolve().name, _model(run)
-    return document(f"{name}: {model}", _header(run, name, model), tag("main", *_sections(run)), _footer(run))
+    header = _header(run, name, model)
+    return document(f"{name}: {model}", header, tag("main", *_sections(run, header)), _footer(run))
 
 
 def document(title: str, *body: Html) -> str:
@@ -63,19 +64,21 @@ def document(title: str, *body: Html) -> str:
     return f"<!doctype html>\n{whole}\n"
 
 
-def sections(contents: Iterable[tuple[str, str, Html]]) -> list[Html]:
-    """The parts of a page: (title, anchor, what stands there)."""
-    return [tag("section", tag("h2", title), body, id=anchor) for title, anchor, body in contents]
+def sections(contents: Iterable[tuple[str, str, Html]], header: Html) -> list[Html]:
+    """The parts of a page, (title, anchor, what stands there), and what the numbers in them and the header mean."""
+    shown = [tag("section", tag("h2", title), body, id=anchor) for title, anchor, body in contents]
+    meanings = glossary.listing([header, *shown])
+    return [*shown, tag("section", tag("h2", "What the numbers mean"), meanings, id="meanings")] if meanings else shown
 
 
-def _sections(run: Run) -> list[Html]:
+def _sections(run: Run, header: Html) -> list[Html]:
     contents = (
         ("Results", "results", table.section(run)),
         ("Training", "training", curves.section(run)),
         ("Samples", "samples", join([samples.section(run), rollouts.section(run)])),
         ("What was run", "about", about.section(run)),
     )
-    return sections(contents)
+    return sections(contents, header)
 
 
 def _header(run: Run, name: str, model: str) -> Html:
@@ -94,15 +97,15 @@ def _header(run: Run, name: str, model: str) -> Html:
         tag("p", *facts, class_="facts-line"),
         tag("h1", name),
         tag("p", _verdict(run), class_="verdict"),
+        outcome.section(run),
         tag("button", "◐", type="button", title="light or dark", hidden=""),
     )
 
 
 def _verdict(run: Run) -> str:
-    """The summary's sentence; on a run without one, what is known of where it stands."""
-    verdict = text_of(run.summary.get("verdict"))
+    """The summary's headline; on a run without one, what is known of where it stands."""
     if run.state == "finished":
-        return verdict or "The run has finished; its summary holds no verdict."
+        return outcome.headline(run.summary) or "The run has finished; its summary holds no verdict."
     where = _progress(run)
     event = run.last("failed", "paused", "interrupted") if run.state != "unfinished" else {}
     cause = curves.alert_text(event)

@@ -13,13 +13,18 @@ from sharpen.reports.scale import smooth
 
 SMOOTHED = " Smoothed."
 CURVES = (
-    Curve("Loss", "Of training, per token.", (("", ("loss",)),)),
-    Curve("Validation loss", "On rows held out from training.", (("", ("validation", "loss")),)),
-    Curve("Reward", "Mean over a step's completions.", (("", ("reward", "mean")),)),
-    Curve("Validation reward", "On prompts held out from training.", (("", ("validation", "reward")),)),
-    Curve("Completion length", "Mean tokens per completion.", (("", ("length", "mean")),)),
-    Curve("KL to the start", "How far the policy has moved in this stage, nats per token.", (("", ("kl",)),)),
-    Curve("Entropy", "How undecided the policy is per token, in nats.", (("", ("entropy",)),)),
+    Curve("loss", (("", ("loss",)),), note="Of training, per token."),
+    Curve("loss", (("", ("validation", "loss")),), title="Validation loss", note="On rows held out from training."),
+    Curve("reward", (("", ("reward", "mean")),), note="Mean over a step's completions."),
+    Curve(
+        "reward",
+        (("", ("validation", "reward")),),
+        title="Validation reward",
+        note="On prompts held out from training.",
+    ),
+    Curve("length", (("", ("length", "mean")),), note="Mean tokens per completion."),
+    Curve("kl", (("", ("kl",)),), note="How far the policy has moved in this stage, nats per token."),
+    Curve("entropy", (("", ("entropy",)),), note="How undecided the policy is per token, in nats."),
 )
 
 
@@ -51,7 +56,7 @@ def _plot(curve: Curve, name: str, arms: Sequence[Arm]) -> Plot | None:
                 series.append(Series(name_of(arm, run), points, colour=arm.colour))
     if not series:
         return None
-    return Plot(curve.title, curve.meaning + SMOOTHED * smoothed, tuple(series))
+    return Plot(curve.key, curve.heading, curve.below + SMOOTHED * smoothed, tuple(series))
 
 
 def _metrics(run: Run, name: str) -> Sequence[Record]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from sharpen.reports.glossary import term
 from sharpen.reports.markup import Html, tag
 from sharpen.reports.numbers import Unit, show
 from sharpen.reports.scale import Point, Scale, inner_ticks, smooth, thin, ticks
@@ -50,10 +51,12 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A small chart: what it shows, what that means, and what is healthy."""
+    """A small chart; `key` is what it shows as `meanings` knows it."""
 
+    key: str
     title: str
-    meaning: str
+    below: str
+    """What stands below it, such as what is healthy."""
     series: tuple[Series, ...]
     unit: Unit = "number"
     from_zero: bool = True
@@ -169,10 +172,10 @@ def _figure(plot: Plot, drawn: Sequence[Html], x: Scale, hover: list[list[list[o
     last = max(point.step for series in plot.series for point in series.points)
     return tag(
         "figure",
-        tag("figcaption", tag("h4", plot.title), tag("span", f"step {last:,.0f}", class_="step")),
+        tag("figcaption", tag("h4", term(plot.key, plot.title)), tag("span", f"step {last:,.0f}", class_="step")),
         tag("p", *keys, class_="keys"),
         tag("svg", *drawn, *marks, cursor, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=plot.title),
-        tag("p", plot.meaning, class_="meaning"),
+        tag("p", plot.below, class_="meaning"),
         class_="plot",
         data_series=json.dumps(hover, separators=(",", ":"), ensure_ascii=False),
     )

@@ -90,6 +90,11 @@ def read(path: Path) -> Run:
     return Run(path, recipe, recipe_text, events, stages, summary, evals, bad_metrics + bad_events + bad_items)
 
 
+def recipe_of(path: Path) -> Record:
+    """The recipe of the run in `path`, as its file has it; empty where that cannot be read."""
+    return _yaml(_text(path / "recipe.yaml"))
+
+
 def jsonl(path: Path) -> tuple[tuple[Record, ...], int]:
     """The records of a file, and how many of its lines could not be read (a last one may be half-written)."""
     records, bad = [], 0

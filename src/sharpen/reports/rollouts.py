@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sharpen.reports.glossary import term
 from sharpen.reports.markup import Html, folded, join, tag
 from sharpen.reports.numbers import MISSING, finite, show
 from sharpen.reports.read import Record, Run, fault_of, jsonl, label, text_of
@@ -46,7 +47,8 @@ def _step(file: Path) -> Html:
 
 
 def _group(group: Sequence[Record]) -> Html:
-    head = tag("tr", *(tag("th", name, scope="col") for name in ("Reward", "Advantage", "Tokens", "Completion")))
+    names = (term("reward"), term("advantage"), term("tokens"), "Completion")
+    head = tag("tr", *(tag("th", name, scope="col") for name in names))
     rows = [
         tag(
             "tr",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sharpen.reports.markup import Html, join, long_text, tag
+from sharpen.reports.markup import Html, folded, join, long_text, tag
 from sharpen.reports.numbers import at, finite, plain
 from sharpen.reports.read import Record, Run, fault_of, label, text_of
 
@@ -160,15 +160,28 @@ def said(record: Record, limit: int = 1500) -> Html:
     """What the model answered; where it had several turns, those of its environment as well."""
     turns = record.get("messages")
     if not isinstance(turns, list) or len(turns) < 2:
-        return long_text(text_of(record.get("text")), limit=limit)
+        return join([thoughts(record.get("reasoning"), limit), long_text(text_of(record.get("text")), limit=limit)])
     return tag(
         "div",
         *(
-            tag("div", tag("small", text_of(at(turn, "role"))), long_text(text_of(at(turn, "content")), limit=limit))
+            tag(
+                "div",
+                tag("small", text_of(at(turn, "role"))),
+                thoughts(at(turn, "reasoning_content"), limit),
+                long_text(text_of(at(turn, "content")), limit=limit),
+            )
             for turn in turns
         ),
         class_="turns",
     )
+
+
+def thoughts(reasoning: object, limit: int) -> Html:
+    """What a reasoning model thought before it answered, folded; nothing where there is nothing."""
+    text = text_of(reasoning)
+    if not text:
+        return Html()
+    return folded(f"thoughts, {len(text):,} characters", long_text(text, limit=limit), class_="none")
 
 
 def messages(prompt: object) -> Html:

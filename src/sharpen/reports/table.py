@@ -6,18 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sharpen.reports import classes
+from sharpen.reports.glossary import term
 from sharpen.reports.markup import Html, join, tag
 from sharpen.reports.numbers import MISSING, at, count, duration, finite, plain, points, show, span
 from sharpen.reports.plots import whisker
 from sharpen.reports.read import Record, Run, label
 from sharpen.reports.scale import ticks
 
-EXPLANATION = Html(
-    "Accuracy counts greedy answers that are fully right and in the form asked for. <b>Found</b> counts those "
-    "in which the right answer stands anywhere, in form or not. <b>Task gain</b> is the part of a change that "
-    "comes from finding the answer more often, <b>format gain</b> the part that comes from giving what is found "
-    "in the form asked for; the two add up to the change. Brackets and whiskers are 95% intervals; a change in "
-    "bold has its paired interval clear of zero."
+EXPLANATION = (
+    "Brackets and whiskers are 95% intervals; a change in bold has its paired interval clear of zero. Task gain and "
+    "format gain add up to the change. What each column means stands behind its name, and at the end of the page."
 )
 
 
@@ -64,8 +62,8 @@ def _eval(run: Run, name: str) -> Html:
         for entry in results.values()
     )
     scale = ticks(0, highest or 1)
-    head = ("Model", "Accuracy", axis(scale), "Problems", "In form", "Found")
-    gains = ("Change, points", "Format gain", "Task gain", "Time", "Tokens")
+    head = ("Model", term("accuracy"), axis(scale), term("problems"), term("in_form"), term("found"))
+    gains = (term("change", "Change, points"), *map(term, ("format_gain", "task_gain", "seconds", "tokens")))
     header = tag("tr", *(tag("th", cell, scope="col") for cell in (*head, *gains)))
     rows = [_row(run, model, entry, scale) for model, entry in results.items()]
     return tag(
@@ -147,7 +145,7 @@ def _drawn(results: Mapping[str, Record]) -> Html:
     said = [f"{label(model)}: " + ", ".join(parts) for model, entry in results.items() if (parts := list(_at_k(entry)))]
     if not said:
         return Html("")
-    return tag("p", "With several answers drawn at temperature: ", "; ".join(said), ".", class_="drawn")
+    return tag("p", term("at_k"), ", of answers drawn at temperature: ", "; ".join(said), ".", class_="drawn")
 
 
 def _at_k(entry: Record) -> Iterable[str]:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sharpen.data.order import Key
 from sharpen.rollout.grammar import Grammar
 from sharpen.types import Segment
+
+Seen = Callable[[int, int], None]
+"""Told each token as it is made: the place of its request in the list, and the token. It may raise, to stop."""
+
+
+class Pause(NamedTuple):
+    """A completion ends once it has `after` tokens, unless the token `unless` is among them."""
+
+    after: int
+    unless: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +31,11 @@ class Request:
     prompt: tuple[int, ...]
     key: Key
     limit: int | None = None
+    pause: Pause | None = None
+
+    def pauses(self, made: Sequence[int]) -> bool:
+        """Whether its completion ends after these tokens, because of its pause."""
+        return self.pause is not None and len(made) == self.pause.after and self.pause.unless not in made
 
 
 @dataclass(frozen=True, slots=True)

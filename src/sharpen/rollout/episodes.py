@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
+from sharpen.completion import Parted
 from sharpen.data.order import Key
 from sharpen.data.render import Renderer
 from sharpen.envs.base import Step
 from sharpen.envs.pool import Call
 from sharpen.rollout.base import Params, Request, Sampler
+from sharpen.rollout.thinking import Budgeted
 from sharpen.types import Example, Fault, Message, Rollout, Sample, Segment, Support
 
 Progress = Callable[[int], None]
@@ -50,8 +52,14 @@ async def make(
     renderer: Renderer,
     params: Params,
     progress: Progress | None = None,
+    thinking_budget: int | None = None,
 ) -> list[Rollout]:
-    """A rollout an attempt: in the environment, or without one a single answer."""
+    """A rollout an attempt: in the environment, or without one a single answer.
+
+    A turn has at most `thinking_budget` tokens of thoughts. Raises ConfigError for one where the model has none.
+    """
+    if thinking_budget:
+        sampler = Budgeted(sampler, renderer, thinking_budget)
     if env is not None:
         return await play(attempts, env, sampler, renderer, params, progress)
     requests = [Request(renderer.example(attempt.example), attempt.key) for attempt in attempts]
@@ -149,6 +157,7 @@ class _Episode:
         self._closed: list[Segment] = []
         self._open = _Open.of(())
         self._sample = Sample("")
+        self._written = Parted()
         self._fault: Fault | None = None
 
     def request(self, turn: int) -> Request:
@@ -162,8 +171,8 @@ class _Episode:
         """The model has spoken."""
         self._open.made(segment)
         self.made += segment.sampled
-        self._sample = self._renderer.sample(segment)
-        self._turn = {"role": "assistant", "content": self._sample.text}
+        self._sample, self._written = self._renderer.sample(segment), self._renderer.parted(segment)
+        self._turn = self._sample.message()
         self._last = last or self._sample.finish == "length" or self.made >= self._max_tokens
 
     def take(self, answer: Step | Fault) -> None:
@@ -182,7 +191,7 @@ class _Episode:
         if not self.live:
             return
         tools = self.attempt.example.tools
-        extended = self._renderer.extend(self._open.tokens, said, turn, answer.messages, tools)
+        extended = self._renderer.extend(self._open.tokens, said, turn, answer.messages, tools, self._written)
         if extended is None:
             self._closed.append(self._open.closed())
             self._open = _Open.of(self._renderer.prompt(self._said, tools))
@@ -202,5 +211,6 @@ class _Episode:
             "stop" if done and self._sample.finish == "stop" else "length",
             (*self._said[self._opening :], *unanswered),
             answers[-1].state if answers else None,
+            self._sample.reasoning,
         )
         return Rollout(segments, sample, self._said[: self._opening], sum(rewards) if rewards else None, self._fault)

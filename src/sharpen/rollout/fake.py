@@ -9,7 +9,10 @@ from sharpen.types import Segment
 
 
 class FakeSampler:
-    """Answers each request with the tokens that `answer(request)` gives, at log-probability -1 each."""
+    """Answers each request with the tokens that `answer(request)` gives, at log-probability -1 each.
+
+    A request's limit and its pause cut them off.
+    """
 
     def __init__(self, answer: Callable[[Request], Sequence[int]]) -> None:
         self.answer = answer
@@ -29,6 +32,8 @@ class FakeSampler:
 
     def _segment(self, request: Request, made: tuple[int, ...]) -> Segment:
         prompt = request.prompt
+        if request.pause and request.pauses(made[: request.pause.after]):
+            made = made[: request.pause.after]
         return Segment(
             tokens=prompt + made,
             mask=(False,) * len(prompt) + (True,) * len(made),

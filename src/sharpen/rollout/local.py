@@ -15,7 +15,7 @@ from sharpen.models.cache import Cache, Step
 from sharpen.models.fused import hidden
 from sharpen.models.head import Head
 from sharpen.models.packed import packed_weights
-from sharpen.rollout.base import Params, Request
+from sharpen.rollout.base import Params, Request, Seen
 from sharpen.rollout.draw import cut, draw
 from sharpen.rollout.plain import run_plain
 from sharpen.rollout.running import Left, Running
@@ -37,13 +37,17 @@ class LocalSampler:
         self.version = 0
 
     async def sample(
-        self, requests: Sequence[Request], params: Params, progress: Callable[[int], None] | None = None
+        self,
+        requests: Sequence[Request],
+        params: Params,
+        progress: Callable[[int], None] | None = None,
+        seen: Seen | None = None,
     ) -> list[Segment]:
         """One segment a request, in order."""
         if not requests:
             return []
         report = progress or (lambda made: None)
-        running = Running(requests, params, self.stop)
+        running = Running(requests, params, self.stop, seen)
         if how := plain.how(self.model):
             run_plain(self.model, how, running, self.max_rows, self.prefill_tokens, report)
         else:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sharpen.data.order import generator
-from sharpen.rollout.base import Params, Request
+from sharpen.rollout.base import Params, Request, Seen
 from sharpen.rollout.grammar import Allowed, advance
 from sharpen.types import Segment, Support
 
@@ -21,10 +21,13 @@ Left: TypeAlias = "list[array[int]] | list[bytes]"
 class Running:
     """Requests and what has been made of them; row i of those that run side by side is for request `request[i]`."""
 
-    def __init__(self, requests: Sequence[Request], params: Params, stop: frozenset[int]) -> None:
+    def __init__(
+        self, requests: Sequence[Request], params: Params, stop: frozenset[int], seen: Seen | None = None
+    ) -> None:
         self.requests = requests
         self.params = params
         self.stop = stop
+        self.seen = seen
         self.limits = [request.limit or params.max_tokens for request in requests]
         self.tokens: list[list[int]] = [[] for _ in requests]
         self.logprobs: list[list[float]] = [[] for _ in requests]
@@ -65,12 +68,14 @@ class Running:
             made.append(token)
             self.logprobs[which].append(logprob)
             self.supports[which] += left[slot : slot + 1]
-            if token in self.stop or len(made) == self.limits[which]:
+            if token in self.stop or len(made) == self.limits[which] or self.requests[which].pauses(made):
                 complete.append(slot)
                 del self.uniforms[which]
                 self.matchers.pop(which, None)
             elif self.params.grammar:
                 advance(self.matchers[which], token)
+            if self.seen:
+                self.seen(which, token)
         return complete
 
     def segments(self, version: int) -> list[Segment]:

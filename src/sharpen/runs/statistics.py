@@ -15,6 +15,12 @@ RESAMPLES = 10_000
 BLOCK = 500
 """Resamples computed at once, so that memory stays small."""
 
+NEEDED = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)
+"""So many standard errors must a true difference measure to be found 4 times in 5 at 5 %, two-sided: 2.80."""
+
+FEW = 10
+"""Where fewer items than this are won or lost, the bootstrap of a paired difference is too narrow."""
+
 EQUAL = 1e-12
 """Numbers this close are the same."""
 
@@ -55,14 +61,29 @@ def paired_difference(before: Sequence[float], after: Sequence[float]) -> Differ
     """Mean of after - before over the same items in the same order, with a bootstrap interval over items.
 
     Values lie between 0 and 1. Where every item changes alike, the bootstrap would claim certainty even
-    from one item; by Clopper-Pearson at most a share `slack` of all items may change otherwise.
+    from one item; by Clopper-Pearson at most a share `slack` of all items may change otherwise. Where only a
+    `FEW` items are won or lost, it would call 4 won and none lost a gain: the interval then holds Bonett and Price's
+    too (Statistics in Medicine 2012, an adjusted Wald interval of paired proportions).
     """
     assert len(before) == len(after)
     differences = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
     if np.ptp(differences) == 0:
         delta, slack = float(differences[0]), 1 - 0.025 ** (1 / len(differences))
         return Difference(delta, Interval(delta - slack * (1 + delta), delta + slack * (1 - delta)))
-    return Difference(float(differences.mean()), interval(differences.tolist()))
+    delta, ci95 = float(differences.mean()), interval(differences.tolist())
+    won, lost = int((differences == 1).sum()), int((differences == -1).sum())
+    if won + lost < FEW and won + lost == np.count_nonzero(differences):
+        least, most = _of_few(won, lost, len(differences))
+        ci95 = Interval(min(ci95.low, least), max(ci95.high, most))
+    return Difference(delta, ci95)
+
+
+def _of_few(won: int, lost: int, items: int) -> Interval:
+    """Bonett and Price's 95 % interval of (won - lost) / items."""
+    more, less = (won + 1) / (items + 2), (lost + 1) / (items + 2)
+    error = sqrt((more + less - (more - less) ** 2) / (items + 2))
+    reach = NormalDist().inv_cdf(0.975) * error
+    return Interval(more - less - reach, more - less + reach)
 
 
 class ArmDifference(NamedTuple):
@@ -120,9 +141,34 @@ def detectable(error: float, items: int) -> float:
     (z₀.₉₇₅ + z₀.₈) · error = 2.80 · error. Where all items agree, at most a share 1 - 0.025^(1/n) of
     all items differ (Clopper-Pearson), which bounds the variance of a difference.
     """
-    normal = NormalDist()
     error = error or sqrt((1 - 0.025 ** (1 / items)) / items)
-    return (normal.inv_cdf(0.975) + normal.inv_cdf(0.8)) * error
+    return NEEDED * error
+
+
+def paired_detectable(before: Sequence[float], after: Sequence[float]) -> float:
+    """The `detectable` difference of two models that get each of n items right or wrong, from how they differed.
+
+    The error is √((d − δ²) / n), d the share of items that only one of the two gets right and δ the difference:
+    McNemar's test, as in R. J. Connor, "Sample size for testing differences in proportions for the paired-sample
+    design", Biometrics 43 (1987) 207-211, with one variance for both terms. A true difference δ takes at least a
+    share δ of items that differ, however few did here: with d = δ that is 2.80² / (n + 2.80²) at the least.
+    """
+    differences = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+    items = len(differences)
+    return max(detectable(float(differences.std()) / sqrt(items), items), NEEDED**2 / (items + NEEDED**2))
+
+
+def unpaired_difference(
+    before: float, before_ci95: Sequence[float], after: float, after_ci95: Sequence[float]
+) -> Difference:
+    """after - before of two independent shares, from each one's own interval.
+
+    R. G. Newcombe, Statistics in Medicine 17 (1998) 873-890, method 10: distances to the limits add in squares.
+    """
+    low = sqrt((after - after_ci95[0]) ** 2 + (before_ci95[1] - before) ** 2)
+    high = sqrt((after_ci95[1] - after) ** 2 + (before - before_ci95[0]) ** 2)
+    delta = after - before
+    return Difference(delta, Interval(delta - low, delta + high))
 
 
 def _resampled(arms: Sequence[Matrix]) -> Matrix:

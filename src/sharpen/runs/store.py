@@ -16,6 +16,12 @@ from sharpen.runs.observer import Careful, Observer
 
 Line = Mapping[str, Any]
 
+LOCK = ".lock"
+"""The file of a run directory that the process at work in it has locked."""
+
+GLANCE = 0.05
+"""Seconds after which a lock that was only looked at (`holder`) is free again."""
+
 
 class RunDir:
     """A run directory, held by one process at a time; use as a context manager."""
@@ -30,7 +36,7 @@ class RunDir:
         """Take the directory. Raises RunError when another process holds it, or when it cannot be written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("a+")
+            lock = (self.path / LOCK).open("a+")
         except OSError as error:
             raise RunError(
                 f"the run directory cannot be written: {error.strerror}",
@@ -38,7 +44,7 @@ class RunDir:
                 remedy="Choose another --out",
             ) from error
         try:
-            _take(lock)
+            _take_surely(lock)
         except OSError as error:
             lock.seek(0)
             holder = lock.read().strip()
@@ -97,6 +103,19 @@ class RunDir:
         for path in (self.path / "rollouts" / stage).glob("step-*.jsonl"):
             if int(path.stem.removeprefix("step-")) > step:
                 path.unlink()
+
+
+def holder(folder: Path) -> str:
+    """The number of the process at work in a run directory; empty where none is."""
+    try:
+        with (folder / LOCK).open() as lock:
+            try:
+                _take(lock, shared=True)
+            except OSError:
+                return lock.read().strip() or "unknown"
+    except OSError:
+        pass
+    return ""
 
 
 def resume_command(folder: Path) -> str:
@@ -200,8 +219,17 @@ def _drop_partial_line(file: IO[bytes]) -> None:
         file.truncate(file.read().rfind(b"\n") + 1)
 
 
-def _take(lock: IO[str]) -> None:
-    """Lock a file, or raise OSError at once."""
+def _take_surely(lock: IO[str]) -> None:
+    """Lock a file, or raise OSError where another process holds it for more than a glance."""
+    try:
+        _take(lock)
+    except OSError:
+        time.sleep(GLANCE)
+        _take(lock)
+
+
+def _take(lock: IO[str], *, shared: bool = False) -> None:
+    """Lock a file, or raise OSError at once; shared locks (which Windows lacks) do not exclude each other."""
     if os.name == "nt":
         import msvcrt
 
@@ -209,4 +237,4 @@ def _take(lock: IO[str]) -> None:
     else:
         import fcntl
 
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sharpen.config.recipe import Recipe
 from sharpen.config.stages import RFT
 from sharpen.data.order import indices
+from sharpen.data.render import Renderer
 from sharpen.data.source import read_examples
 from sharpen.errors import DataError
 from sharpen.graders.pool import GraderPool
+from sharpen.models.load import Loaded
 from sharpen.rollout.base import Params, Sampler
 from sharpen.rollout.episodes import Answers, Attempt, make
+from sharpen.rollout.thinking import closing_token
 from sharpen.stages.routing import graders
 from sharpen.stages.work import Work
 from sharpen.types import Example, Group
@@ -32,6 +36,17 @@ def read(stage: RFT, work: Work) -> list[Example]:
     if not examples:
         raise DataError("there are no prompts to train on", field=f"stages.{stage.name}.data")
     return examples
+
+
+def check_budgets(recipe: Recipe, loaded: Loaded) -> None:
+    """Raise ConfigError for a thinking budget of a stage or an eval where the model has no thoughts to bound."""
+    budgets = {f"evals.{config.name}": config.thinking_budget for config in recipe.evals}
+    for stage in recipe.stages:
+        if isinstance(stage, RFT):
+            budgets[f"stages.{stage.name}.sampling"] = stage.sampling.thinking_budget
+    for place, budget in budgets.items():
+        if budget is not None:
+            closing_token(Renderer(loaded.tokenizer, loaded.stop), f"{place}.thinking_budget")
 
 
 def prompts(stage: RFT, work: Work, examples: list[Example], step: int) -> list[Example]:
@@ -63,7 +78,7 @@ async def sample(
     def progress(made: int) -> None:
         work.run.observer.progress("sample", made, total)
 
-    rollouts = await make(attempts, env, sampler, work.renderer, params, progress)
+    rollouts = await make(attempts, env, sampler, work.renderer, params, progress, drawing.thinking_budget)
     size = stage.group_size
     return [
         Group(example, tuple(rollouts[place * size : (place + 1) * size])) for place, example in enumerate(examples)

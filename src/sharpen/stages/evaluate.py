@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from sharpen.runs.store import write_lines
 from sharpen.stages.environment import environment
 from sharpen.stages.following import SharedSampler
 from sharpen.stages.grading import judge
-from sharpen.stages.report import episode
+from sharpen.stages.report import episode, thoughts
 from sharpen.stages.resolve import with_paths
 from sharpen.stages.routing import Router, graders, leaving
 from sharpen.stages.summary import score
@@ -47,11 +47,12 @@ async def evaluate(
     check_stop: Callable[[], None] = lambda: None,
     ranks: Ranks | None = None,
     ledger: Ledger | None = None,
+    function: Callable[..., Any] | None = None,
 ) -> list[dict[str, Any]]:
     """The model's answers to the examples, graded: one line an item, in their order.
 
     `check_stop` is called between batches, and may raise; other `ranks` hold the model already; `ledger` keeps what
-    judges answer. Raises GraderError
+    judges answer; `function` is the eval's grader where it was handed over in Python. Raises GraderError
     when the grader itself fails on an item: an accuracy over the rest would be biased.
     """
     if not examples:
@@ -71,7 +72,7 @@ async def evaluate(
         drawn = await answers(
             config, examples, loaded, sampler, config.temperature, keys, env, watch(f"{label}, drawn"), grammar
         )
-    with Router(pools(config, ledger)) as pool:
+    with Router(pools(config, ledger, function)) as pool:
         grades = await graded(pool, examples, greedy, 1)
         drawn_grades = await graded(pool, examples, drawn, config.samples)
     lines = []
@@ -83,6 +84,7 @@ async def evaluate(
                 "prompt": list(rollout.prompt or example.messages),
                 "answer": _answer(example),
                 "text": rollout.sample.text,
+                **thoughts(rollout),
                 **episode(rollout),
                 "finish": rollout.sample.finish,
                 "score": made.score,
@@ -93,7 +95,7 @@ async def evaluate(
                 "fault": made.fault.kind if made.fault else None,
                 "tokens": rollout.sampled,
                 "samples": [
-                    {"text": other.sample.text, "score": grade.score, "correct": _correct(grade)}
+                    {"text": other.sample.text, **thoughts(other), "score": grade.score, "correct": _correct(grade)}
                     for other, grade in zip(drawn[own], drawn_grades[own], strict=True)
                 ],
             }
@@ -102,26 +104,42 @@ async def evaluate(
 
 
 def standalone(
-    model: str, config: Eval, out: Path | None, *, base: Path, seed: int = 0, observer: Observer | None = None
+    model: str,
+    config: Eval,
+    out: Path | None,
+    *,
+    base: Path,
+    seed: int = 0,
+    observer: Observer | None = None,
+    function: Callable[..., Any] | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Evaluate one model outside a run: its scores with intervals; items go to `out`/eval.jsonl when given."""
+    """Evaluate one model outside a run: its scores with intervals; items go to `out`/eval.jsonl when given.
+
+    `chat_template_kwargs` stand over those that the model was trained with.
+    """
     config = with_paths(config, base)
     examples = list(read_examples(config.data, base))
-    loaded = load(model, compute_dtype("auto"))
+    loaded = load(model, compute_dtype("auto"), chat_template_kwargs)
     observer = observer or Observer()
     if loaded.notice:
         observer.event({"event": "alert", "kind": "slow_path", "message": loaded.notice})
     for told in leaving(graders(config.grader, config.data).values()):
         observer.event(told)
-    lines = asyncio.run(evaluate(config, examples, loaded, seed, observer, model))
+    lines = asyncio.run(evaluate(config, examples, loaded, seed, observer, model, function=function))
     if out:
         write_lines(out / "eval.jsonl", lines)
     return score(lines)
 
 
-def pools(config: Eval, ledger: Ledger | None = None) -> dict[str, GraderPool]:
-    """The eval's grader, and those that its sources name."""
-    return {key: GraderPool(own, ledger=ledger) for key, own in graders(config.grader, config.data).items()}
+def pools(
+    config: Eval, ledger: Ledger | None = None, function: Callable[..., Any] | None = None
+) -> dict[str, GraderPool]:
+    """The eval's grader, which may be a function handed over in Python, and those that its sources name."""
+    return {
+        key: GraderPool(own, function=None if key else function, ledger=ledger)
+        for key, own in graders(config.grader, config.data).items()
+    }
 
 
 async def answers(
@@ -143,7 +161,7 @@ async def answers(
         progress(start, len(attempts))
         part = attempts[start : start + sampler.max_rows]
         params = Params(config.max_tokens, temperature, grammar=grammar)
-        rollouts += await make(part, env, sampler, renderer, params)
+        rollouts += await make(part, env, sampler, renderer, params, thinking_budget=config.thinking_budget)
     progress(len(attempts), len(attempts))
     return rollouts
 

@@ -19,6 +19,8 @@ MAY_CHANGE = (
     "epochs",
     "eval_every",
     "save_every",
+    "keep_last",
+    "keep_every",
     "early_stopping",
     "final",
     "probe",

@@ -73,7 +73,7 @@ def with_grades(groups: Sequence[Group], grades: Sequence[Grade]) -> list[Group]
 def _digest(rollout: Rollout) -> str:
     """Of what is graded: where other versions sample otherwise, the grade of another answer must not be taken."""
     sample = rollout.sample
-    graded = json.dumps([sample.messages, sample.env_state]) if sample.messages else sample.text
+    graded = json.dumps([sample.messages, sample.env_state]) if sample.messages else sample.text + sample.reasoning
     return blake2b(graded.encode(), digest_size=8).hexdigest()
 
 

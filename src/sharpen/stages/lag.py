@@ -7,6 +7,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from sharpen.stages.report import thoughts
 from sharpen.types import Example, Group, Rollout, Sample, Segment, Support
 
 Prompts = Callable[[int], list[Example]]
@@ -50,7 +51,7 @@ class _Saving:
 
     def _rollout(self, rollout: Rollout) -> dict[str, Any]:
         """Without what environments add: their episodes do not wait."""
-        sample = {"text": rollout.sample.text, "finish": rollout.sample.finish}
+        sample = {"text": rollout.sample.text, "finish": rollout.sample.finish, **thoughts(rollout)}
         return {"sample": sample, "segments": [self._segment(segment) for segment in rollout.segments]}
 
     def _segment(self, segment: Segment) -> dict[str, Any]:

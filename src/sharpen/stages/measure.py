@@ -126,7 +126,7 @@ def measure(recipe: Recipe, base: Path, seconds: float, observer: Observer) -> d
         tell("reading the data")
         held_out = HeldOut.read(recipe, base, Path(gettempdir()))
         tell(f"loading {recipe.model}")
-        loaded = load(recipe.model, compute_dtype(recipe.dtype))
+        loaded = load(recipe.model, compute_dtype(recipe.dtype), recipe.chat_template_kwargs)
         ready = time.monotonic() - began
         parts = len(recipe.stages) + len(recipe.evals)
         bench = _Bench(recipe, base, loaded, held_out, observer, memory, began + seconds, parts)

@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,9 +31,11 @@ from sharpen.runs.store import RunDir, resume_command, write_lines
 from sharpen.runs.trackers import check_installed
 from sharpen.sandbox import plan
 from sharpen.stages import adapting, rft, sft, summary
+from sharpen.stages.attempts import check_budgets
 from sharpen.stages.evaluate import evaluate
 from sharpen.stages.extend import extended, reopen_models
 from sharpen.stages.following import follow, hand_out
+from sharpen.stages.functions import Functions, handed_over
 from sharpen.stages.heldout import HeldOut
 from sharpen.stages.resolve import Resolved, changed_graders, reopen, resolve, rewrite, settle_rates
 from sharpen.stages.routing import all_graders, leaving
@@ -50,9 +52,6 @@ STATUS: dict[type[BaseException], str] = {
     GraderError: "paused",
     ProbeError: "paused",
 }
-
-Functions = Mapping[str, Callable[..., Any]]
-"""Grader functions handed over in Python, by the name of their stage."""
 
 
 def run(
@@ -87,6 +86,7 @@ def _begin(
             value=str(out),
             remedy=f"Go on with it ({resume_command(out)}), or choose another --out",
         )
+    functions = handed_over(recipe, functions)
     resolved = resolve(recipe, out, base)
     directory.event("started", model=recipe.model, stages=[stage.name for stage in recipe.stages])
     return _Run(directory, resolved, functions, ranks).guarded()
@@ -114,6 +114,7 @@ def _go_on(
 ) -> dict[str, Any]:
     out = directory.path
     resolved, changed = reopen(out)
+    functions = handed_over(resolved.recipe, functions)
     recipe, changes = extended(resolved.recipe, out, overrides)
     check_installed(recipe.report_to)
     directory.event("resumed")
@@ -174,7 +175,8 @@ class _Run:
         done = self._done()
         self._forget_after(done)
         start = str(run.path / "models" / recipe.stages[done - 1].name) if done else recipe.model
-        loaded = load(start, dtype)
+        loaded = load(start, dtype, recipe.chat_template_kwargs)
+        check_budgets(recipe, loaded)
         if loaded.notice:
             run.event("alert", kind="slow_path", message=loaded.notice)
         self._settle_rates(loaded)
@@ -265,6 +267,7 @@ class _Run:
                 self._raise_if_stopped,
                 self.ranks,
                 self.ledger,
+                self.functions.get(f"evals.{config.name}"),
             )
             write_lines(path, lines)
             self.directory.event("evaluated", eval=config.name, model=name, score=summary.score(lines)["score"])

@@ -50,7 +50,7 @@ async def _all(
         torch.set_num_threads(own.threads or 1)
         observer.event({"event": "measuring", "message": f"reading the data and loading {model}"})
         held_out = HeldOut.read(own, base, Path(gettempdir()))
-        loaded = load(own.model, compute_dtype(own.dtype))
+        loaded = load(own.model, compute_dtype(own.dtype), own.chat_template_kwargs)
         for index in places:
             stage = own.stages[index]
             assert isinstance(stage, RFT)

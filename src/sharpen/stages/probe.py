@@ -179,8 +179,8 @@ def mask_faults(renderer: Renderer, groups: Sequence[Group]) -> list[str]:
             if len(rollout.segments) != 1 or rollout.sample.messages:
                 continue
             (segment,) = rollout.segments
-            prompt = [token for token, made in zip(segment.tokens, segment.mask, strict=True) if not made]
-            if tuple(prompt) != tuple(renderer.example(group.example)):
+            prompt = segment.tokens[: segment.mask.index(True)]
+            if prompt != tuple(renderer.example(group.example)):
                 return [f"the prompt of {group.example.id} is not what the chat template makes of it"]
             if renderer.sample(segment).text != rollout.sample.text:
                 return [f"what would be trained of {group.example.id} is not the completion that was graded"]

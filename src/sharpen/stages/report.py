@@ -82,6 +82,7 @@ def rollout_lines(credited: Credited, renderer: Renderer) -> list[dict[str, Any]
                     "example": group.example.id,
                     "prompt": list(rollout.prompt or group.example.messages),
                     "text": rollout.sample.text,
+                    **thoughts(rollout),
                     **episode(rollout),
                     "tokens": _sampled(rollout),
                     "finish": rollout.sample.finish,
@@ -115,6 +116,11 @@ def _columns(config: Grader | None) -> list[str]:
     if config is None:
         return ["environment"]
     return [config.name or config.type, *(config.graders if isinstance(config, Multi) else ())]
+
+
+def thoughts(rollout: Rollout) -> dict[str, str]:
+    """What a line tells of a reasoning model's thoughts; nothing where there are none."""
+    return {"reasoning": rollout.sample.reasoning} if rollout.sample.reasoning else {}
 
 
 def episode(rollout: Rollout) -> dict[str, Any]:

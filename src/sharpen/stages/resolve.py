@@ -14,13 +14,14 @@ from sharpen import __version__
 from sharpen.config.adapters import Full
 from sharpen.config.base import Config
 from sharpen.config.data import Data, FileData, InlineData, ReasoningGymData
-from sharpen.config.graders import BatchEndpoint, Grader, RewardModel
+from sharpen.config.graders import BatchEndpoint, Grader, Plugin, RewardModel
 from sharpen.config.graders.version import version as grader_version
 from sharpen.config.load import RESOLVED, as_yaml, dump, load
 from sharpen.config.recipe import Recipe
 from sharpen.config.stages import RFT
 from sharpen.data.source import fingerprint, pinned
 from sharpen.errors import RunError
+from sharpen.models.folder import pinned as pinned_model
 from sharpen.models.load import compute_dtype
 from sharpen.models.load import resolve as resolve_model
 from sharpen.runs.store import write_lines, write_text
@@ -57,6 +58,7 @@ def resolve(recipe: Recipe, out: Path, base: Path) -> Resolved:
     )
     recipe = recipe.model_copy(update={"stages": stages, "evals": evals})
     resolve_model(recipe.model)  # fetch now, so that a missing model fails before anything else
+    recipe = recipe.model_copy(update={"model": pinned_model(recipe.model)})
     resolved = Resolved(recipe, _fingerprints(recipe))
     noted = {"versions": _versions(), "hardware": _hardware(recipe), "data": resolved.data}
     facts = {RESOLVED: {**noted, "graders": grader_versions(recipe)}}
@@ -75,7 +77,7 @@ def placed(recipe: Recipe, base: Path) -> Recipe:
 def with_paths(value: Any, base: Path) -> Any:
     """The config, in which every grader that names a path has it absolute."""
     match value:
-        case RewardModel() | BatchEndpoint():
+        case RewardModel() | BatchEndpoint() | Plugin():
             return value.placed(base)
         case Config():
             changed = {name: found for name, inner in value if (found := with_paths(inner, base)) != inner}

@@ -146,7 +146,8 @@ async def _validate(
     """Mean grade of the greedy answers to the held-out prompts. Raises GraderError where the grader fails too often."""
     attempts = [Attempt(example, ()) for example in held_out]
     params = Params(stage.sampling.max_tokens, 0.0, grammar=work.grammar)
-    rollouts = await make(attempts, env, sampler, work.renderer, params)
+    budget = stage.sampling.thinking_budget
+    rollouts = await make(attempts, env, sampler, work.renderer, params, thinking_budget=budget)
     grades = await judge(list(zip(held_out, rollouts, strict=True)), pool)
     if cause := FaultGuard(stage.max_fault_share, stage.max_fault_steps).check(grades):
         # The mean of what is left would decide what is best. Steps since the last checkpoint are done over.

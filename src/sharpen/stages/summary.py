@@ -13,8 +13,9 @@ import numpy as np
 from sharpen.config.recipe import Recipe
 from sharpen.runs.ledger import Ledger
 from sharpen.runs.memory import peak_memory
-from sharpen.runs.statistics import gains, interval, paired_difference, pass_at_k
+from sharpen.runs.statistics import gains, interval, paired_detectable, paired_difference, pass_at_k
 from sharpen.runs.store import read_lines, write_text
+from sharpen.stages.verdict import verdict
 
 Lines = Sequence[dict[str, Any]]
 
@@ -31,6 +32,9 @@ def write(run: Path, recipe: Recipe, status: str, seconds: float) -> dict[str, A
         "model": recipe.model,
         "seed": recipe.seed,
         "verdict": "",
+        "headline": "",
+        "remarks": [],
+        "detectable": {},
         "base": {"evals": _evals(run, recipe, "base", None)},
         "stages": stages,
         "cost": {
@@ -42,7 +46,7 @@ def write(run: Path, recipe: Recipe, status: str, seconds: float) -> dict[str, A
         "isolation": _isolation(run),
         "peak_memory_bytes": max(earlier.get("peak_memory_bytes", 0), peak_memory()),
     }
-    summary["verdict"] = verdict(summary)
+    summary |= verdict(run, recipe, summary)
     write_text(run / "summary.json", json.dumps(summary, indent=1) + "\n")
     return summary
 
@@ -54,7 +58,7 @@ def _isolation(run: Path) -> str | None:
 
 
 def score(lines: Lines) -> dict[str, Any]:
-    """Accuracy, share in form, avg@k and pass@k of an eval's items, with intervals over items."""
+    """Accuracy, share in form, share cut off, avg@k and pass@k of an eval's items, with intervals over items."""
     correct = [line["correct"] for line in lines]
     forms = [line["format"] for line in lines if line["format"] is not None]
     found = [line["found"] for line in lines if line["found"] is not None]
@@ -67,6 +71,7 @@ def score(lines: Lines) -> dict[str, Any]:
         "n": len(lines),
         "format": _mean(forms) if len(forms) == len(lines) else None,
         "found": _mean(found) if len(found) == len(lines) else None,
+        "truncated_share": sum(line.get("finish") == "length" for line in lines) / len(lines),
         "avg_at_k": {"k": k, **_mean(shares)} if k else None,
         "pass_at_k": {"k": k, **_mean(passes)} if k else None,
     }
@@ -86,31 +91,19 @@ def versus(before: Lines, after: Lines) -> dict[str, Any]:
 
     right = column(before, "correct"), column(after, "correct")
     difference = paired_difference(*right)
-    result = {"delta": difference.delta, "ci95": list(difference.ci95), "format_gain": None, "task_gain": None}
+    result = {
+        "delta": difference.delta,
+        "ci95": list(difference.ci95),
+        "detectable": paired_detectable(*right),
+        "format_gain": None,
+        "task_gain": None,
+    }
     for factor, own, other in (("found", "task_gain", "format_gain"), ("format", "format_gain", "task_gain")):
         known = column(before, factor), column(after, factor)
         if None not in known[0] and None not in known[1]:
             result[own], result[other] = gains(known[0], right[0], known[1], right[1])
             break
     return result
-
-
-def verdict(summary: dict[str, Any]) -> str:
-    """One sentence of plain words on the first eval."""
-    evals = summary["base"]["evals"]
-    if not evals:
-        return "No held-out problems were given, so nothing can be said about what the training was worth."
-    name = next(iter(evals))
-    parts = [f"the base model gets {_percent(evals[name]['score'])} right"]
-    for stage in summary["stages"]:
-        result = stage["evals"].get(name)
-        if not result:
-            continue
-        low, high = (100 * bound for bound in result["vs_previous"]["ci95"])
-        change = f"{100 * result['vs_previous']['delta']:+.1f} points [{low:+.1f}, {high:+.1f}]"
-        word = "raises this to" if low > 0 else "lowers this to" if high < 0 else "makes no measurable difference at"
-        parts.append(f"{stage['name'].upper()} {word} {_percent(result['score'])} ({change})")
-    return f"On {evals[name]['n']} held-out problems {'; '.join(parts)}."
 
 
 def eval_path(run: Path, name: str, model: str) -> Path:
@@ -147,10 +140,6 @@ def _evals(run: Path, recipe: Recipe, model: str, previous: str | None) -> dict[
 
 def _mean(values: Sequence[float]) -> dict[str, Any]:
     return {"score": float(np.mean(values)), "ci95": list(interval(values))}
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _read(path: Path) -> dict[str, Any]:

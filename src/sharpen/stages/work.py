@@ -126,7 +126,7 @@ class Work:
             if self.last:
                 self._checkpoint(step, engine, state)
             return
-        if step % self.stage.save_every == 0 or self.stop.cause:
+        if self._due(step) or self.stop.cause:
             self._checkpoint(step, engine, state)
         if self.stop.cause:
             self.run.event("interrupted", stage=self.stage.name, step=step, cause=self.stop.cause)
@@ -199,6 +199,10 @@ class Work:
             self.loaded.model.load_state_dict(load(folder, self.loaded.dtype).model.state_dict())
         self.run.event("best_taken", stage=name, step=manifest["step"], validation=manifest["validation"])
 
+    def _due(self, step: int) -> bool:
+        """Whether a checkpoint belongs after the step."""
+        return any(every and step % every == 0 for every in (self.stage.save_every, self.stage.keep_every))
+
     def _checkpoint(self, step: int, engine: Engine, state: dict[str, Any]) -> None:
         shared = {
             "best": self.best,
@@ -207,7 +211,14 @@ class Work:
             "seconds": self._seconds(),
             "stage": state,
         }
-        saved = checkpoint.write(self.folder / "checkpoints", step, engine, self.loaded, shared, self._facts())
+        folder = self.folder / "checkpoints"
+        saved = checkpoint.write(folder, step, engine, self.loaded, shared, self._facts())
+        try:
+            checkpoint.thin(folder, step, self.stage.keep_last, self.stage.keep_every)
+        except CheckpointError as error:
+            message = f"{error.describe()}, just after it was written; all before it stay"
+            self.run.event("alert", stage=self.stage.name, kind="damaged_checkpoint", message=message)
+            return
         self.run.event("checkpoint", stage=self.stage.name, step=step, path=str(saved.path.relative_to(self.run.path)))
 
     def _seconds(self) -> float:

@@ -12,12 +12,10 @@ from sharpen.errors import CheckpointError, DivergedError
 from sharpen.models.adapters import attached, save_adapter
 from sharpen.models.load import Loaded, save
 from sharpen.runs.manifest import publish, verify
+from sharpen.runs.retention import checkpoints, kept, remove
 from sharpen.train.engine import Engine
 from sharpen.train.optim import state_of
 from sharpen.types import Checkpoint
-
-KEPT = 2
-"""The newest so many are kept: should the last one prove damaged, the one before serves."""
 
 
 class Restored(NamedTuple):
@@ -46,10 +44,23 @@ def write(
             save(loaded.model, loaded.tokenizer, aside, loaded.dtype)
         engine.save_state(aside)
         (aside / "state.json").write_text(json.dumps({"engine": engine.state(), **state}))
-    unfinished = folder.glob(".step-*")  # by a process that was killed
-    for outdated in (*_steps(folder)[:-KEPT], *unfinished):
-        shutil.rmtree(outdated)
     return Checkpoint(path, step)
+
+
+def thin(folder: Path, step: int, last: int, every: int | None) -> None:
+    """Drop what the checkpoint of `step`, just written, makes superfluous: all but the `last` newest and each `every`.
+
+    Raises CheckpointError, and drops nothing, where it does not match its manifest. Later ones than it were damaged
+    when the stage went on without them, and go.
+    """
+    found = checkpoints(folder)
+    verify(found[step])
+    stay = kept((known for known in found if known <= step), last, every)
+    for known, path in found.items():
+        if known not in stay:
+            remove(path)
+    for leftover in folder.glob(".step-*"):  # of a process that was killed
+        shutil.rmtree(leftover)
 
 
 def check_finite(engine: Engine) -> None:
@@ -64,7 +75,7 @@ def check_finite(engine: Engine) -> None:
 
 def newest(folder: Path) -> Iterator[Restored | CheckpointError]:
     """From the newest down: the first good checkpoint, preceded by the error of each damaged one."""
-    for path in reversed(_steps(folder)):
+    for path in reversed(checkpoints(folder).values()):
         try:
             manifest = verify(path)
         except CheckpointError as error:
@@ -73,7 +84,3 @@ def newest(folder: Path) -> Iterator[Restored | CheckpointError]:
         state = json.loads((path / "state.json").read_text())
         yield Restored(Checkpoint(path, manifest["step"]), state, manifest)
         return
-
-
-def _steps(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"))

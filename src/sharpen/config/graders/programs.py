@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -18,7 +19,15 @@ class Plugin(SingleGrader):
     place: ClassVar[Place] = "process"
 
     use: str
-    """`package.module:function`. It is trusted code: it runs with the operator's rights, in no sandbox."""
+    """`package.module:function`, or `file.py:function`, relative to the recipe's folder. It is trusted code: it runs
+    with the operator's rights, in no sandbox."""
+
+    def placed(self, base: Path) -> Self:
+        """The same with an absolute path, where a file is named."""
+        file, _, function = self.use.rpartition(":")
+        if not file.endswith(".py"):
+            return self
+        return self.model_copy(update={"use": f"{(base / Path(file).expanduser()).resolve()}:{function}"})
 
 
 class Python(SingleGrader):

@@ -13,7 +13,7 @@ from sharpen.config.graders import Multi, SingleGrader, parts
 from sharpen.config.graders.remote import HOW_ASKED, Remote
 
 MODULES = ("use", "parser")
-"""Fields that name code as `package.module:attribute`, of a grader, its parts or its functions."""
+"""Fields that name code as `package.module:attribute` or `file.py:attribute`, also of parts and functions."""
 
 FILES = ("file",)
 """Fields that name a file of code."""
@@ -48,7 +48,7 @@ def _named(values: Any) -> Iterator[Path]:
     if isinstance(values, Mapping):
         for key in sorted(values):
             value = values[key]
-            if key in MODULES and isinstance(value, str) and (file := _file(value.partition(":")[0])):
+            if key in MODULES and isinstance(value, str) and (file := _file(value.rpartition(":")[0])):
                 yield file
             elif key in FILES and isinstance(value, str) and Path(value).is_file():
                 yield Path(value)
@@ -58,8 +58,8 @@ def _named(values: Any) -> Iterator[Path]:
 
 def _file(module: str) -> Path | None:
     """Where a module's source lies, found without importing it or its package."""
-    if not module:
-        return None
+    if not module or module.endswith(".py"):
+        return Path(module) if module and Path(module).is_file() else None
     inner = Path(*module.split("."))
     for entry in sys.path:
         for path in (Path(entry) / inner / "__init__.py", Path(entry) / inner.parent / f"{inner.name}.py"):

@@ -1,0 +1,381 @@
+"""What every number of a run means, which range is healthy, and what to do outside of it: said here and nowhere else.
+
+The report's tooltips, its list of meanings and docs/metrics.md are made from this table. Where no range can honestly be
+given, it says so; where one rests on a paper or on runs of ours, `source` names them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """One number."""
+
+    name: str
+    """As the report writes it."""
+    text: str
+    """What it is, with its unit."""
+    healthy: str
+    """The healthy range, or that there is none."""
+    remedy: str = ""
+    """What to do outside of it."""
+    source: str = ""
+    """Where the range comes from."""
+    metrics: tuple[str, ...] = ()
+    """Its keys in metrics.jsonl; one that ends in `.*` stands for all below it."""
+
+
+OURS = "our quickstart runs"
+
+TRAINING = {
+    "loss": Meaning(
+        "Loss",
+        "SFT: the mean surprise per answer token, in nats (0: certain of every token). RFT: the objective's value, "
+        "which hovers around 0 and says nothing of progress; read the reward.",
+        "in SFT training and validation both fall, then level off; no number holds for all data",
+        "Validation turning up while training falls is overfitting: more rows, fewer epochs, or `final: best`. "
+        "Training that rises or jumps: a lower `optim.lr`.",
+        metrics=("loss", "validation.loss"),
+    ),
+    "token_accuracy": Meaning(
+        "Token accuracy",
+        "Share of the answers' tokens that the model itself would have chosen next.",
+        "rises, then levels off, training and validation together; no number holds for all data",
+        "Training far above validation is overfitting: more rows, or fewer epochs. Near 100% from the start: there is "
+        "nothing left to imitate.",
+        metrics=("token_accuracy", "validation.token_accuracy"),
+    ),
+    "grad_norm": Meaning(
+        "Gradient norm",
+        "Length of the gradient, before it is clipped to `optim.max_grad_norm`.",
+        "steady, whatever its height; a single spike is one odd batch",
+        "A climb over many steps is instability: a lower `optim.lr`, or larger batches.",
+        metrics=("grad_norm",),
+    ),
+    "lr": Meaning(
+        "Learning rate",
+        "The size of each update: warm-up, then the schedule of the recipe.",
+        "what `lr: auto` chooses for the size of the model (docs/settings.md)",
+        "Loss or reward that swings: a quarter of it. No change at all over many steps: twice as much.",
+        "Tülu 3 (arXiv:2411.15124), DeepSeekMath (arXiv:2402.03300), DAPO (arXiv:2503.14476), and our quickstart",
+        metrics=("lr",),
+    ),
+    "skipped": Meaning(
+        "Skipped",
+        "True where loss or gradient were no finite numbers, so that the step changed nothing.",
+        "never there; three such steps running end the run",
+        "A lower `optim.lr`, or `dtype: float32`.",
+        metrics=("skipped",),
+    ),
+    "reward": Meaning(
+        "Reward",
+        "What the grader gave: the mean over a step's completions, drawn at the recipe's temperature; the band is one "
+        "standard deviation. Validation: greedy answers to held-out prompts.",
+        "both rise together; how far depends on the task",
+        "Training alone rising is overfitting (more prompts), or a grader that can be fooled (`sharpen grade "
+        "--red-team`). Neither rising: see groups without spread.",
+        metrics=("reward.mean", "reward.std", "validation.reward", "validation.n"),
+    ),
+    "by_grader": Meaning(
+        "Score by grader",
+        "The mean score that each grader gave, or each part of a `multi`.",
+        "all rise, or hold",
+        "One that rises at the cost of another is being gamed: weigh the parts anew.",
+        metrics=("reward.by_grader.*",),
+    ),
+    "no_spread": Meaning(
+        "Groups without spread",
+        "Share of prompts whose completions all scored alike. Their advantages are 0: they teach nothing.",
+        "below 90%; it grows as the model gets better (12% at first, 75% later in our quickstart)",
+        "All wrong: an SFT stage first, easier prompts, partial credit. All right: harder prompts. Else a larger "
+        "`group_size`.",
+        "DAPO (arXiv:2503.14476, section 3.2) on why such groups are lost; the numbers are of " + OURS,
+        metrics=("no_spread_share",),
+    ),
+    "dropped_groups": Meaning(
+        "Dropped groups",
+        "Groups of a step that had fewer than two completions with a grade, so that nothing could be compared.",
+        "0",
+        "The grader fails: see faults.",
+        metrics=("dropped_groups",),
+    ),
+    "length": Meaning(
+        "Completion length",
+        "Tokens per completion: the mean, and the longest of the step.",
+        "settles; no number holds for all tasks",
+        "Growth without reward is padding: a length penalty (`algorithm.overlong_buffer`). A collapse is a shortcut: "
+        "read the rollouts.",
+        metrics=("length.mean", "length.max"),
+    ),
+    "truncated": Meaning(
+        "Cut off at the limit",
+        "Share of completions that ran into `max_tokens`, and mostly counted as wrong.",
+        "near 0%; above 25% in training, or 10% in an eval, the verdict says so",
+        "Raise `max_tokens`, or ask for shorter answers in the prompt.",
+        "thresholds of ours",
+        metrics=("length.truncated_share",),
+    ),
+    "entropy": Meaning(
+        "Entropy",
+        "How undecided the policy is at a token, in nats: 0 is certain, 0.69 a coin toss.",
+        "falls slowly (from 1.0 to between 0.3 and 0.9 in our quickstart); no number holds for all tasks",
+        "Near 0 it no longer explores, and the reward stands still: a higher `clip_high`, an `entropy_coef`, a lower "
+        "`optim.lr`. A rise: the rate is too high.",
+        "arXiv:2505.22617 on its collapse; the numbers are of " + OURS,
+        metrics=("entropy",),
+    ),
+    "kl": Meaning(
+        "KL to the start",
+        "How far the policy has moved from where its stage began, in nats per token, estimated on four groups a step.",
+        "grows slowly; 0.06 after 8 steps, 0.2 to 1.7 around the 32nd in our quickstart, by a noisy estimate; above 5 "
+        "the verdict says so. No paper's number carries over to another task",
+        "A lower `optim.lr`, fewer steps, or a penalty on it (`algorithm.kl`).",
+        "k3 of http://joschu.net/blog/kl-approx.html; the numbers are of " + OURS,
+        metrics=("kl",),
+    ),
+    "clip_fraction": Meaning(
+        "Clip fraction",
+        "Share of tokens whose update was clipped, as the policy had moved too far on them.",
+        "0% with one update per batch; with several, below 20%, which is a rule of thumb without a source",
+        "A lower `optim.lr`, or fewer `algorithm.num_iterations`.",
+        metrics=("clip_fraction",),
+    ),
+    "logprob_gap": Meaning(
+        "Sampler against trainer",
+        "By how much the two differ in the log-probability of a sampled token, in nats. Updates rest on it.",
+        "mean below 0.02 in bfloat16, none above 0.001 in float32; with `max_lag` the policy's own movement is in it",
+        "`dtype: float32`; tell us, for it is a fault of ours.",
+        "measured: at most 0.010 to 0.015 in a step, in bfloat16, in " + OURS,
+        metrics=("logprob_gap.mean", "logprob_gap.max"),
+    ),
+    "policy_lag": Meaning(
+        "Policy lag",
+        "Steps between the policy that sampled a completion and the one that is trained on it.",
+        "0, or up to `algorithm.max_lag` where the recipe sets it",
+        metrics=("policy_lag",),
+    ),
+    "faults": Meaning(
+        "Faults",
+        "How often grading met each kind of fault. One of the completion (`sample_parse_error`) scores 0; one of the "
+        "grader gives no score, and the completion is left out (docs/grader-faults.md).",
+        "the grader's: 0; from 1% of completions on the verdict says so, above `max_fault_share` the run pauses",
+        "Mend the grader; `sharpen grade` tries it.",
+        metrics=("faults.*",),
+    ),
+    "step_time": Meaning(
+        "Time per step",
+        "Seconds by phase: sampling completions, grading them, training on them.",
+        "steady; sampling usually dominates. Its height is that of machine and recipe (`sharpen bench`)",
+        "A growing part shows where time goes: longer completions, a slow judge, or other work on the machine.",
+        metrics=("time.step", "time.sample", "time.grade", "time.train"),
+    ),
+    "tokens": Meaning(
+        "Tokens",
+        "Tokens of completions: sampled from the model, and trained on.",
+        "no range: it is a cost. In RFT fewer are trained than sampled where groups have no spread",
+        metrics=("tokens.sampled", "tokens.trained"),
+    ),
+    "step": Meaning(
+        "Step",
+        "Which step, of how many, of which stage the line tells of; from 1.",
+        "no range: it is a place",
+        metrics=("stage", "type", "step", "steps"),
+    ),
+}
+
+RESULTS = {
+    "accuracy": Meaning(
+        "Accuracy",
+        "Share of held-out problems whose greedy answer scores 1 or more: fully right, and in the form asked for. "
+        "Brackets and whiskers are its 95% interval over problems.",
+        "no range: what counts is the change, and its interval",
+        "0% for every model: see found, then try an SFT stage first.",
+        "bootstrap over problems, 10,000 draws; Clopper and Pearson where all are alike",
+    ),
+    "problems": Meaning(
+        "Problems",
+        "How many held-out problems were answered; none of them occurs in training.",
+        "no range: it decides which differences can be shown (520 show about 7 points in our quickstart)",
+        "More rows: four times as many show differences half as large.",
+    ),
+    "in_form": Meaning(
+        "In form",
+        "Share of answers in the form that the grader reads, right or wrong.",
+        "near 100% after SFT",
+        "Ask for the form in the prompt, hold answers to it (`response_format`), or label more rows.",
+    ),
+    "found": Meaning(
+        "Found",
+        "Share of answers in which the right answer stands anywhere, in form or not.",
+        "little above the accuracy; a wide gap is knowledge that the form hides",
+        "An SFT stage on the form.",
+    ),
+    "change": Meaning(
+        "Change",
+        "Difference in accuracy against the row above, in percentage points, on the same problems (paired), with its "
+        "95% interval. Bold: the interval is clear of 0.",
+        "an interval above 0; where it touches 0, no difference is shown",
+        "More problems, or another seed and `sharpen compare`; not: more tries until one looks good.",
+        "paired bootstrap over problems",
+    ),
+    "format_gain": Meaning(
+        "Format gain",
+        "The part of the change that comes from giving what is found in the form asked for more often.",
+        "no range; a change that is all form is no new knowledge",
+    ),
+    "task_gain": Meaning(
+        "Task gain",
+        "The part of the change that comes from finding the right answer more often.",
+        "above 0, where the model was to learn the task",
+        "More varied rows, or a reward.",
+        "Shapley value of the two factors of accuracy (docs/architecture.md)",
+    ),
+    "detectable": Meaning(
+        "Detectable",
+        "The smallest true difference that the test finds 4 times in 5: 2.80 times the difference's standard error.",
+        "below the difference that would matter to you",
+        "More problems: four times as many halve it. More seeds.",
+        "power 80% at 5%, two-sided; Connor, Biometrics 43 (1987) 207-211",
+    ),
+    "by_seed": Meaning(
+        "By seed",
+        "Accuracy of each run of the arm, one for each seed.",
+        "close together; their spread is what luck alone does",
+        "More seeds, and the difference judged over all of them.",
+    ),
+    "at_k": Meaning(
+        "avg@k and pass@k",
+        "Of k answers drawn at temperature: the mean share that is right, and the share of problems with at least one.",
+        "no range; pass@k far above the accuracy is room that RFT can use",
+        source="pass@k: arXiv:2107.03374, eq. 1",
+    ),
+    "macro_f1": Meaning(
+        "Macro-F1",
+        "The plain mean of the classes' F1: rare classes count as much as frequent ones.",
+        "close to the accuracy; far below it, rare classes are lost",
+        "More rows of the rare classes.",
+    ),
+    "precision": Meaning(
+        "Precision",
+        "Of the answers that name this class, the share that is right.",
+        "no range; low means it is named too often",
+    ),
+    "recall": Meaning(
+        "Recall",
+        "Of the problems of this class, the share that is answered so.",
+        "no range; low means it is overlooked",
+        "More rows of this class.",
+    ),
+    "f1": Meaning("F1", "The harmonic mean of precision and recall.", "no range; as high as its lower part allows"),
+    "advantage": Meaning(
+        "Advantage",
+        "The reward against those of the prompt's other completions. Above 0 a completion becomes likelier, below 0 "
+        "rarer.",
+        "both signs in a group; all 0 where all scored alike",
+    ),
+}
+
+TRIAL = {
+    "tried": Meaning(
+        "tried",
+        "Prompts of the stage that its model was tried on before any training, and completions of each.",
+        "16 or more",
+    ),
+    "trial_reward": Meaning(
+        "reward",
+        "What the grader gave: mean and variance over all completions.",
+        "neither the lowest nor the highest score; a variance above 0",
+        "See always right and always wrong.",
+    ),
+    "learnable": Meaning(
+        "learnable",
+        "Share of groups with different rewards, with its 95% interval: only those teach.",
+        "the higher the faster it learns; 50% in our quickstart; surely below 2% the stage is refused",
+        "An SFT stage first, other prompts, partial credit, or a larger `group_size`.",
+        "docs/probe.md",
+    ),
+    "always_right": Meaning(
+        "always right",
+        "Share of groups in which every completion is right.",
+        "below 50%",
+        "Harder prompts would teach more.",
+        "threshold of ours",
+    ),
+    "always_wrong": Meaning(
+        "always wrong",
+        "Share of groups in which no completion gets anything.",
+        "below 50%",
+        "An SFT stage first, easier prompts, or partial credit.",
+        "threshold of ours",
+    ),
+    "alike": Meaning(
+        "alike",
+        "Share of groups with the same score in between.",
+        "below 50%",
+        "A grader that tells answers apart.",
+        "threshold of ours",
+    ),
+    "trial_form": Meaning(
+        "in form",
+        "Share of completions in the form that the grader reads.",
+        "above 50%",
+        "An SFT stage on the form.",
+        "threshold of ours",
+    ),
+    "grader": Meaning(
+        "grader",
+        "How often the grader failed, how often it gave another score when asked again, and its time a completion.",
+        "0% failures, 0 changes; little time against that of sampling",
+        "Mend the grader. Where it is a judge that wavers: larger groups, or temperature 0.",
+    ),
+    "completions": Meaning(
+        "completions",
+        "Their mean length in tokens, and the share cut off at the limit.",
+        "below 25% cut off",
+        "Raise `sampling.max_tokens`, or ask for shorter answers.",
+        "threshold of ours",
+    ),
+    "loss_mask": Meaning(
+        "loss mask",
+        "Whether what would be trained is the completion that was graded, and the rest is the prompt.",
+        "covers the completions and nothing of the prompts",
+        "The chat template rewrites turns: use another, or tell us.",
+    ),
+    "forecast": Meaning(
+        "a step",
+        "Predicted seconds of a training step, and of all; rough, without validation and checkpoints.",
+        "no range: it is a cost",
+        "Fewer `prompts_per_step` or `steps`, or a shorter `max_tokens`.",
+    ),
+    "forecast_memory": Meaning(
+        "memory",
+        "Predicted memory of the first step: what is in use, and 12 bytes a trained weight.",
+        "below what the machine has",
+        "An adapter (`adapter: {type: lora}`), or a smaller `tokens_per_microbatch`.",
+    ),
+}
+
+COST = {
+    "seconds": Meaning(
+        "Time", "Wall-clock time of the run, over all its sessions; of a row, of the stage alone.", "no range: a cost"
+    ),
+    "core_seconds": Meaning("Core time", "Time multiplied by the run's threads.", "no range: a cost"),
+    "memory": Meaning(
+        "Peak memory",
+        "The most memory that the run's processes held at once.",
+        "below what the machine has",
+        "An adapter (`adapter: {type: lora}`), or a smaller `tokens_per_microbatch`.",
+    ),
+}
+
+GROUPS = {
+    "Training": TRAINING,
+    "Results": RESULTS,
+    "The trial before a stage": TRIAL,
+    "Cost": COST,
+}
+"""The meanings by where they stand."""
+
+MEANINGS = {key: meaning for group in GROUPS.values() for key, meaning in group.items()}

@@ -1,0 +1,1 @@
+"""Other trainers' configurations as recipes: TRL, LLaMA-Factory, Axolotl."""

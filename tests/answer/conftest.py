@@ -1,0 +1,5 @@
+"""The fixtures of `small`."""
+
+from tests.answer.small import model, plainly
+
+__all__ = ["model", "plainly"]
