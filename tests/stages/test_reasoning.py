@@ -69,8 +69,10 @@ def test_a_run_trains_on_thoughts_and_answer_and_tells_them_apart(
         assert len(line["tokens"]) <= 16
         sampled = renderer.tokenizer.decode(line["tokens"])
         assert sampled.removesuffix("<|im_end|>").endswith(line["text"])
-    handed = {(sample["output_text"], sample["reasoning_text"]) for sample in seen}
-    assert {(line["text"], line.get("reasoning", "")) for line in lines} <= handed
+    handed = [(sample["output_text"], sample["reasoning_text"]) for sample in seen]
+    assert {(line["text"], line.get("reasoning", "")) for line in lines} <= {*handed}
+    validated = handed[10 + 2 * 6 :][:3]  # after the base model's answers and both steps
+    assert any("Considering the limited time" in reasoning for _, reasoning in validated)
     items = read_lines(tmp_path / "run/evals/held/rft.jsonl")
     drawn = [sample for item in items for sample in item["samples"]]
     assert any("reasoning" in item for item in items) and any("reasoning" in sample for sample in drawn)

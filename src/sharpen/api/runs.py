@@ -185,7 +185,8 @@ class Run:
 
         place = named(str(self.path))
         if place not in self._loaded:
-            self._loaded[place] = load_model(place, compute_dtype(load(self.path / "recipe.yaml").dtype))
+            recipe = load(self.path / "recipe.yaml")
+            self._loaded[place] = load_model(place, compute_dtype(recipe.dtype), recipe.chat_template_kwargs)
             if notice := self._loaded[place].notice:
                 warnings.warn(notice, stacklevel=3)
         return self._loaded[place]

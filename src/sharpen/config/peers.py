@@ -110,6 +110,10 @@ PLACES: dict[str, str] = {
     "early_stopping_patience": "stages.N.early_stopping.patience",
     "early_stopping_threshold": "stages.N.early_stopping.min_delta",
     "logger": "report_to",
+    # reasoning
+    "enable_thinking": "chat_template_kwargs.enable_thinking",
+    "reasoning_effort": "chat_template_kwargs.reasoning_effort, where the template reads it, or sampling.thinking_budget",
+    "thinking_token_budget": "stages.N.sampling.thinking_budget",
     # model, data, graders
     "model_name_or_path": "model",
     "model_name": "model",
@@ -135,7 +139,6 @@ PLACES: dict[str, str] = {
 """Their key: the places of ours, and what is different about it."""
 
 NONE: dict[str, str] = {
-    "reasoning_effort": "has no counterpart: how long a model thinks is bounded by `sampling.max_tokens`",
     "compute_multiplier": "has no counterpart: compute is `stages.N.steps` × `prompts_per_step` × `group_size`",
     "hyperparameters": "is no mapping of its own here: its keys stand in `stages.N` and `stages.N.optim`",
     "gradient_checkpointing": "is not needed: `stages.N.tokens_per_microbatch` bounds the memory of a pass",
