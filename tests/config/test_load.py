@@ -179,7 +179,7 @@ def test_a_fault_names_its_path_in_the_recipe_and_what_is_allowed(
         ({"model": "m", "learning_rate": 1e-5}, "here this is stages.N.optim.lr"),
         ({"model": "m", "stages": [*values()["stages"], {"type": "sft", "n_epochs": 1}]}, "stages.1.epochs (sft)"),
         ({"model": "m", "evals": [{"eval_samples": 1}]}, "here this is evals.0.samples"),
-        (values(reasoning_effort="low"), "here this is chat_template_kwargs.reasoning_effort"),
+        (values(reasoning_effort="low"), "here this is chat_template_kwargs, where"),
         (values(weight_decay=0.1), "it stands in stages.0.optim.weight_decay (got 0.1)"),
         (values(seed=0.1), "it stands in seed"),
         (values(temperature=0.1), "it stands in stages.0.sampling.temperature (got"),

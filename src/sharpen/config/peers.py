@@ -111,8 +111,8 @@ PLACES: dict[str, str] = {
     "early_stopping_threshold": "stages.N.early_stopping.min_delta",
     "logger": "report_to",
     # reasoning
-    "enable_thinking": "chat_template_kwargs.enable_thinking",
-    "reasoning_effort": "chat_template_kwargs.reasoning_effort, where the template reads it, or sampling.thinking_budget",
+    "enable_thinking": "chat_template_kwargs, as `chat_template_kwargs: {enable_thinking: ...}`",
+    "reasoning_effort": "chat_template_kwargs, where the template reads it, or stages.N.sampling.thinking_budget",
     "thinking_token_budget": "stages.N.sampling.thinking_budget",
     # model, data, graders
     "model_name_or_path": "model",
