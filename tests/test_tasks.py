@@ -251,6 +251,8 @@ def test_a_task_runs_from_its_generator_to_a_table(name: str, tmp_path: Path) ->
     assert main(["run", recipe, "--out", str(run), *(part for value in sets for part in ("--set", value))]) == 0
     found = tasks.collect(run)
     assert {model: len(scores) for model, scores in found["items"].items()} == {"base": 6, "sft": 6, "rft": 6}
+    tasks.drop_weights(run)
+    assert tasks.collect(run) == found and not list(run.rglob("*.safetensors"))
     results = {
         "pooled": {name: tasks.pooled([found])},
         "runs": {name: {"1": {"threads": 1, "load_average": 0, **found}}},
