@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +21,12 @@ LONG = (
     "for_another_user",
 )
 """What takes a minute begins first, so that no worker is left alone with it at the end."""
+
+
+def pytest_configure() -> None:
+    """Ctrl-C means something to the children of tests, also where the tests themselves run in the background."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
