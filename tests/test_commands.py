@@ -22,6 +22,9 @@ PAGES = [
 
 ELSEWHERE = {
     "sharpen quickstart": "minutes on the real model; tests/test_real_model.py runs it in short",
+    "sharpen run examples/tasks/": "minutes; tests/test_tasks.py runs them in short",
+    "sharpen grade --grader examples/tasks/": "needs the task's rows; tests/test_tasks.py grades them",
+    "sharpen report runs/classification": "after the run before it",
     "sharpen models pull": "needs the network; tests/models/test_pull.py",
     "sharpen run --resume runs/first --set stages.rft.grader.graders": "needs a judge; tests/test_judged_learning.py",
 }
@@ -55,8 +58,10 @@ def world(home: Path, tmp_path: Path) -> Iterator[Path]:
 def test_the_commands_of_a_page_run_one_after_the_other(
     page: Path, world: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for line in (line for block in commands.blocks(page) for line in block):
-        _run(line, capsys)
+    for block in commands.blocks(page):
+        with commands.inside(world):
+            for line in block:
+                _run(line, capsys)
 
 
 @pytest.mark.parametrize("name", [command.name for command in COMMANDS])
