@@ -299,6 +299,12 @@ class Screen:
     def type(self, said: str) -> None:
         os.write(self._terminal, said.encode())
 
+    def interrupt(self) -> None:
+        """Press Ctrl-C, and again where nothing comes: one just before the read is noticed at the next only."""
+        self.type("\x03")
+        if not select.select([self._terminal], [], [], 5)[0]:
+            self.type("\x03")
+
     def until(self, pattern: str, seconds: float = 120) -> str:
         """Read until the pattern is seen in what is new; returns what was new."""
         ends, new = time.monotonic() + seconds, ""
@@ -353,7 +359,7 @@ def test_a_person_talks_stops_an_answer_saves_and_ends(
     assert "system message: be brief" in seen.until("> $")
     seen.type("x" * 300 + "\n")
     assert "the message is too long" in seen.until("> $").replace("\n", " ")
-    seen.type("\x03")
+    seen.interrupt()
     assert "Ctrl-D or /quit ends" in seen.until("> $")
     seen.type("/help\n")
     told = seen.until("> $")

@@ -143,7 +143,7 @@ class Session:
             if settings.temperature
             else "the likeliest ones (--temperature 0.7 draws)"
         )
-        self._console.print(" · ".join(self._names), style="bold", markup=False)
+        self._console.print(" · ".join(self._names), style="bold", markup=False, soft_wrap=True)
         self.note(f"answers: {how}, at most {settings.max_tokens} tokens")
         self._show_system()
         self.note("/help lists the commands; Ctrl-C stops an answer, Ctrl-D ends")
@@ -210,7 +210,7 @@ class Session:
             return
         for place, name in enumerate(self._names):
             if self._chats[1:]:
-                self._console.print(f"[{name}]", style="bold cyan", markup=False)
+                self._console.print(f"[{name}]", style="bold cyan", markup=False, soft_wrap=True)
             stream = Stream(self._console)
             reply = self._ask(place, said, stream.hear)
             stream.hear(reply.sample)
