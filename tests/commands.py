@@ -93,10 +93,12 @@ def inside(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-def call(arguments: Sequence[str]) -> int:
-    """The exit code of `sharpen` with these arguments, in this process and with nothing to read."""
-    with Path(os.devnull).open() as nothing:
-        before, sys.stdin = sys.stdin, nothing
+def call(arguments: Sequence[str], said: str = "") -> int:
+    """The exit code of `sharpen` with these arguments, in this process and with `said` on standard input."""
+    typed = Path("said.txt")
+    typed.write_text(said)
+    with typed.open() as given:
+        before, sys.stdin = sys.stdin, given
         try:
             return main(arguments)
         except SystemExit as end:
@@ -113,7 +115,9 @@ def perform(command: str) -> int:
         return 0
     if "|" in words:
         made, _, command = command.partition("|")
-        return _piped(shlex.split(made), shlex.split(command))
+        echo, words = shlex.split(made), shlex.split(command)
+        assert echo[0] == "echo", command
+        return call(words[1:], f"{' '.join(echo[1:])}\n")
     assert words[0] == "sharpen", command
     target: Any = sys.stdout
     if ">" in words:
@@ -123,18 +127,6 @@ def perform(command: str) -> int:
         _clear(Path(words[words.index("--out") + 1]))
     with contextlib.redirect_stdout(target):
         return call(words[1:])
-
-
-def _piped(made: Sequence[str], words: Sequence[str]) -> int:
-    assert made[0] == "echo" and words[0] == "sharpen"
-    said = Path("said.txt")
-    said.write_text(" ".join(made[1:]) + "\n")
-    with said.open() as given:
-        before, sys.stdin = sys.stdin, given
-        try:
-            return main(words[1:])
-        finally:
-            sys.stdin = before
 
 
 def _clear(out: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from sharpen.errors import CheckpointError, Interrupted
 from sharpen.runs.manifest import verify
 from sharpen.runs.observer import Observer
-from sharpen.stages import pipeline, work
+from sharpen.stages import pipeline, stopping
 from tests.runs.lab import World, bits, differences, events
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -24,14 +24,14 @@ class Stop(Observer):
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, stage: str, step: int) -> None:
         self.at = (stage, step)
-        self.flags: list[work.StopFlag] = []
-        original = work.StopFlag.__init__
+        self.flags: list[stopping.StopFlag] = []
+        original = stopping.StopFlag.__init__
 
-        def init(flag: work.StopFlag) -> None:
+        def init(flag: stopping.StopFlag) -> None:
             original(flag)
             self.flags.append(flag)
 
-        monkeypatch.setattr(work.StopFlag, "__init__", init)
+        monkeypatch.setattr(stopping.StopFlag, "__init__", init)
 
     def metrics(self, line: Mapping[str, Any]) -> None:
         if (line["stage"], line["step"]) == self.at:

@@ -206,4 +206,4 @@ def test_the_command_writes_a_recipe_that_loads_and_says_what_is_missing(
     assert main(["import", str(CONFIGS / "axolotl.yaml"), "--out", str(out)]) == 2
     assert "is there already" in capsys.readouterr().err
     assert main(["import", str(tmp_path / "none.yaml")]) == 2
-    assert "cannot read the file" in capsys.readouterr().err
+    assert "cannot read the configuration" in capsys.readouterr().err

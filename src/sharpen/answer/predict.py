@@ -7,11 +7,8 @@ on makes the same bits as an undisturbed one: what was answered of the batch und
 from __future__ import annotations
 
 import hashlib
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -33,7 +30,7 @@ from sharpen.rollout.base import Params, Request
 from sharpen.rollout.generate import ROWS, Answerer
 from sharpen.rollout.grammar import grammar_of
 from sharpen.stages.pipeline import blocking
-from sharpen.stages.work import StopFlag
+from sharpen.stages.stopping import StopFlag, stopping
 from sharpen.types import Sample
 
 _MODEL = (".safetensors", ".json", ".jinja", ".model", ".txt")
@@ -135,7 +132,7 @@ def predict(
     if not done.rows:
         measure(_read(path, settings), answerer, settings.max_tokens)
     work = _Work(settings, survey.total, done.rows, watch)
-    with output.opened(done, fields) as writer, _stopping(work.stop):
+    with output.opened(done, fields) as writer, stopping(work.stop):
         work.answer(_read(path, settings), answerer, params, writer)
         writer.finish()
     return Report(work.progress(), writer.done.cut, survey.reference)
@@ -213,23 +210,3 @@ def _digest(folder: Path) -> str:
         with path.open("rb") as file:
             found.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return found.hexdigest()
-
-
-@contextmanager
-def _stopping(stop: StopFlag) -> Iterator[None]:
-    """SIGINT and SIGTERM ask the work to stop; a second SIGINT interrupts at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, frame: object) -> None:
-        if stop.cause and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -31,19 +31,25 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises one ConfigError that lists every fault.
     """
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the recipe: {error.strerror}", value=str(path), remedy="Check the path"
-        ) from error
-    values = parse_yaml(text, str(path))
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a recipe is a mapping", value=values, remedy="Begin with `model: ...`")
+    values = read_mapping(path, "recipe", "Begin with `model: ...`")
     values.pop(RESOLVED, None)
     for override in overrides:
         _override(values, override)
     return parse(values)
+
+
+def read_mapping(path: Path, what: str, remedy: str) -> dict[str, Any]:
+    """The mapping in a YAML or JSON file. Raises ConfigError, with the remedy where it is none."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the {what}: {error.strerror}", value=str(path), remedy="Check the path"
+        ) from error
+    values = _yaml(text, str(path))
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: a {what} is a mapping", value=values, remedy=remedy)
+    return values
 
 
 def parse(values: Mapping[str, Any]) -> Recipe:
@@ -206,7 +212,7 @@ def _override(values: dict[str, Any], override: str) -> None:
     parts = path.strip().split(".")
     if not equals or not all(parts):
         raise ConfigError("not an override", value=override, remedy="Write a.b=value")
-    value = parse_yaml(text.encode(), path)
+    value = _yaml(text.encode(), path)
     here: Any = values
     for depth, part in enumerate(parts):
         key = _key(here, part, ".".join(parts[: depth + 1]))
@@ -310,7 +316,7 @@ _Loader.add_constructor("tag:yaml.org,2002:seq", _Loader.sequence)
 _Loader.add_constructor(_FLOAT, _Loader.number)
 
 
-def parse_yaml(text: bytes, source: str) -> Any:
+def _yaml(text: bytes, source: str) -> Any:
     """The value of a YAML or JSON text. Raises ConfigError with source and line."""
     try:
         return yaml.load(text, Loader=_Loader)

@@ -43,7 +43,8 @@ from sharpen.stages.pipeline import blocking
 from sharpen.stages.report import Clock
 from sharpen.stages.resolve import placed
 from sharpen.stages.routing import Router
-from sharpen.stages.work import StopFlag, Work
+from sharpen.stages.stopping import StopFlag
+from sharpen.stages.work import Work
 from sharpen.train.losses import CrossEntropy
 from sharpen.train.ranks import Ranks
 from sharpen.train.reference import Reference

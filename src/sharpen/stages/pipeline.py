@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +37,8 @@ from sharpen.stages.functions import Functions, handed_over
 from sharpen.stages.heldout import HeldOut
 from sharpen.stages.resolve import Resolved, changed_graders, reopen, resolve, rewrite, settle_rates
 from sharpen.stages.routing import all_graders, leaving
-from sharpen.stages.work import StopFlag, Work, stage_folder
+from sharpen.stages.stopping import StopFlag, stopping
+from sharpen.stages.work import Work, stage_folder
 from sharpen.train.ranks import Ranks, joined
 
 T = TypeVar("T")
@@ -151,7 +150,7 @@ class _Run:
         self._began = time.monotonic()
         status, cause = "failed", ""
         try:
-            with _signals(self.stop, self.directory.observer), _full_disk(self.directory.path):
+            with stopping(self.stop, self._tell_of_stop), _full_disk(self.directory.path):
                 blocking(self._all())
                 status = "finished"
                 self.directory.event("finished")
@@ -273,6 +272,9 @@ class _Run:
             self.directory.event("evaluated", eval=config.name, model=name, score=summary.score(lines)["score"])
             self._raise_if_stopped()
 
+    def _tell_of_stop(self) -> None:
+        self.directory.observer.progress("stopping with a checkpoint after this step", 0, 1)
+
     def _raise_if_stopped(self) -> None:
         if self.stop.cause:
             self.directory.event("interrupted", cause=self.stop.cause)
@@ -322,27 +324,6 @@ class _Run:
             self._close(status)
         except Exception:
             pass  # the disk may be full, the report unwritable: the cause is being raised, and nothing may hide it
-
-
-@contextmanager
-def _signals(stop: StopFlag, observer: Observer) -> Iterator[None]:
-    """SIGINT and SIGTERM ask the run to stop after its step; a second SIGINT interrupts at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, frame: object) -> None:
-        if stop.cause and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set(signal.Signals(number).name)
-        observer.progress("stopping with a checkpoint after this step", 0, 1)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from sharpen.runs.manifest import publish, verify
 from sharpen.runs.store import RunDir, resume_command
 from sharpen.stages.adapting import ADAPTER
 from sharpen.stages.heldout import HeldOut
+from sharpen.stages.stopping import StopFlag
 from sharpen.train import checkpoint
 from sharpen.train.engine import Engine
 from sharpen.train.ranks import Ranks
@@ -31,17 +32,6 @@ from sharpen.train.ranks import Ranks
 def stage_folder(run: Path, index: int, stage: Stage) -> Path:
     """`stages/01-sft` of a run directory; `index` counts from 0."""
     return run / "stages" / f"{index + 1:02d}-{stage.name}"
-
-
-class StopFlag:
-    """Set by a signal; looked at after every step."""
-
-    def __init__(self) -> None:
-        self.cause = ""
-
-    def set(self, cause: str) -> None:
-        """Ask the run to stop after the step under way."""
-        self.cause = cause
 
 
 @dataclass

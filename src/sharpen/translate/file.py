@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from sharpen.config.load import as_yaml, parse, parse_yaml
+from sharpen.config.load import as_yaml, parse, read_mapping
 from sharpen.errors import ConfigError
 from sharpen.translate import axolotl, llama_factory, trl
 from sharpen.translate.keys import Translated
@@ -29,15 +29,7 @@ def translated(path: Path, trainer: Trainer | None = None) -> Translated:
 
     Raises ConfigError where the file cannot be read, is nobody's, or asks for training that has no counterpart.
     """
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the file: {error.strerror}", value=str(path), remedy="Check the path"
-        ) from error
-    values = parse_yaml(text, str(path))
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a configuration is a mapping", value=values, remedy="Name a YAML or JSON file")
+    values = read_mapping(path, "configuration", "Name a YAML or JSON file")
     whose = trainer or _whose(values, path)
     try:
         match whose:
