@@ -25,6 +25,7 @@ ELSEWHERE = {
     "sharpen run examples/tasks/": "minutes; tests/test_tasks.py runs them in short",
     "sharpen grade --grader examples/tasks/": "needs the task's rows; tests/test_tasks.py grades them",
     "sharpen report runs/classification": "after the run before it",
+    "sharpen compare runs/alone": "after the runs before it",
     "sharpen models pull": "needs the network; tests/models/test_pull.py",
     "sharpen run --resume runs/first --set stages.rft.grader.graders": "needs a judge; tests/test_judged_learning.py",
 }
@@ -58,10 +59,8 @@ def world(home: Path, tmp_path: Path) -> Iterator[Path]:
 def test_the_commands_of_a_page_run_one_after_the_other(
     page: Path, world: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for block in commands.blocks(page):
-        with commands.inside(world):
-            for line in block:
-                _run(line, capsys)
+    for line in (line for block in commands.blocks(page) for line in block):
+        _run(line, capsys)
 
 
 @pytest.mark.parametrize("name", [command.name for command in COMMANDS])
