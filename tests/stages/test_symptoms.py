@@ -102,8 +102,18 @@ def sft_lines(*validation: float, falling: bool = True) -> list[dict[str, Any]]:
         ((0.9, 0.6, 0.7), False, []),
         ((0.9, 0.6, 0.5), True, ["still_improving"]),
         ((0.9, 0.6, 0.59), True, []),
+        ((0.9, 0.004, 0.002), True, []),
+        ((0.9, 0.002, 0.004), True, []),
     ],
-    ids=["turned up", "by less than a twentieth", "training did not fall", "still falling", "hardly falling"],
+    ids=[
+        "turned up",
+        "by less than a twentieth",
+        "training did not fall",
+        "still falling",
+        "hardly falling",
+        "falling near nothing",
+        "rising near nothing",
+    ],
 )
 def test_validation_loss_that_turns_up_is_overfitting_and_one_that_falls_is_not_the_end(
     tmp_path: Path, validation: tuple[float, ...], falling: bool, said: list[str]

@@ -31,6 +31,9 @@ REPEATED = 20
 RISE = 0.05
 """A validation loss that ends by this share above its lowest has turned up; one by less than that is noise."""
 
+LEAST = 0.01
+"""Nats a token by which a validation loss must move besides, for near 0 a twentieth of it moves no answer."""
+
 PARITY = 0.02
 """Nats a token by which sampler and trainer may differ: `stages.rft.GAP_MEAN`."""
 
@@ -158,7 +161,7 @@ def _on_repeated_prompts(trained: Trained, above: float) -> list[float]:
 
 
 def turned_up(trained: Trained) -> Iterator[Remark]:
-    """SFT: the validation loss ends more than `RISE` above its lowest, while the training loss has gone on falling."""
+    """SFT: the validation loss ends more than `RISE` and `LEAST` above its lowest, while the training loss has gone on falling."""
     stage = trained.stage
     looks = [(place, line["validation"]["loss"]) for place, line in enumerate(trained.lines) if line.get("validation")]
     if stage.final == "best" or len(looks) < 2:
@@ -168,7 +171,7 @@ def turned_up(trained: Trained) -> Iterator[Remark]:
     window = len(trained.late)
     then = numbers(trained.lines[max(0, place + 1 - window) : place + 1], "loss")
     now = trained.recent("loss")
-    if last < lowest * (1 + RISE) or not then or not now or np.mean(now) >= np.mean(then):
+    if last < max(lowest * (1 + RISE), lowest + LEAST) or not then or not now or np.mean(now) >= np.mean(then):
         return
     text = (
         f"{trained.name} overfits: its validation loss was lowest at step {place + 1} ({lowest:.3f}) and ends at "
@@ -278,10 +281,13 @@ def still_rising(trained: Trained) -> Iterator[Remark]:
 
 
 def still_falling(trained: Trained) -> Iterator[Remark]:
-    """The last look at the validation rows is the best, by more than `RISE` of the loss before it."""
+    """The last look at the validation rows is the best, by more than `RISE` of the best before it and `LEAST`."""
     stage = trained.stage
     looks = numbers(trained.lines, "validation", "loss")
-    if stage.name != trained.recipe.stages[-1].name or len(looks) < 2 or looks[-1] > min(looks[:-1]) * (1 - RISE):
+    if stage.name != trained.recipe.stages[-1].name or len(looks) < 2:
+        return
+    best = min(looks[:-1])
+    if looks[-1] > min(best * (1 - RISE), best - LEAST):
         return
     text = (
         f"{trained.name} was still improving when it ended (validation loss {looks[-2]:.3f}, then {looks[-1]:.3f}): "
