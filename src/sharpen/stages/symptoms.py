@@ -161,7 +161,7 @@ def _on_repeated_prompts(trained: Trained, above: float) -> list[float]:
 
 
 def turned_up(trained: Trained) -> Iterator[Remark]:
-    """SFT: validation loss ends over its lowest by more than `RISE` and `LEAST`, while training loss went on falling."""
+    """SFT: validation loss ends over its lowest by more than `RISE` and `LEAST`, while training loss has fallen on."""
     stage = trained.stage
     looks = [(place, line["validation"]["loss"]) for place, line in enumerate(trained.lines) if line.get("validation")]
     if stage.final == "best" or len(looks) < 2:
