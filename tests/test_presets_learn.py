@@ -60,14 +60,24 @@ def imitator(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(out / "models" / "sft")
 
 
-@pytest.mark.parametrize("kind", [{}, {"rslora": True}, {"dora": True}], ids=["lora", "rslora", "dora"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param({}, id="lora"),
+        pytest.param({"rslora": True}, id="rslora", marks=pytest.mark.long),
+        pytest.param({"dora": True}, id="dora", marks=pytest.mark.long),
+    ],
+)
 def test_an_adapter_learns_the_task_by_imitation(tmp_path: Path, kind: dict[str, Any]) -> None:
     adapter = {"type": "lora", "rank": 8, "alpha": 16, **kind}
     lines = metrics(tmp_path / "run", "smollm2-135m-instruct", sft(eval_every=6, adapter=adapter, optim={"lr": 1e-3}))
     assert lines[-1]["validation"]["loss"] < 2.0 < 3 < lines[0]["loss"]
 
 
-@pytest.mark.parametrize("preset", sorted(PRESETS))
+@pytest.mark.parametrize(
+    "preset",
+    [pytest.param(name, marks=[] if name in ("dapo", "grpo") else [pytest.mark.long]) for name in sorted(PRESETS)],
+)
 def test_a_preset_learns_the_task_from_rewards(tmp_path: Path, imitator: str, preset: str) -> None:
     """The share of right answers in the last two of six steps, over 64 rollouts, against that of the first, over 32."""
     lines = metrics(tmp_path / "run", imitator, rft(preset, {"type": "lora", "rank": 8, "alpha": 16}))
