@@ -133,7 +133,7 @@ SECRETS = [
         found = 0
         for pid in bait["processes"]:
             try:
-                found += os.getsid(pid) > 0
+                found += os.getsid(pid) >= 0  # 0: its session began outside of this pid namespace
             except OSError:
                 continue
         return found - 1
