@@ -53,7 +53,7 @@ def _meaning(meaning: Meaning) -> list[str]:
 def models() -> str:
     """A row a model of the registry, with the memory that training takes in bfloat16."""
     columns = ["name", "on the hub", "licence", "parameters", "context", "tools", "thinks"]
-    methods = [f"{method.title}{'' if method.built else '*'}, GB" for method in METHODS]
+    methods = [f"{method.title}, GB" for method in METHODS]
     return table([*columns, *methods], [_model(base) for base in BASES.values()])
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from sharpen.cli.main import main
 from sharpen.models.registry import MARKER, cached
+from tests.export.worlds import byte_model
 from tests.runs.lab import labelled, write_rows
-from tests.tiny import tiny_model
 
 BLOCK = re.compile(r"^```(?:sh|bash|console)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -62,9 +62,11 @@ def blocks(page: Path) -> list[list[str]]:
 
 def build(folder: Path) -> None:
     """The files that the documents name. Needs SHARPEN_HOME to be the folder's `home`."""
-    model = tiny_model(cached("smollm2-135m-instruct"), num_hidden_layers=1)
+    model = byte_model(cached("smollm2-135m-instruct"), num_hidden_layers=1)
     (model / MARKER).write_text("{}")
     write_rows(folder / "labelled.jsonl", labelled("count", 24))
+    write_rows(folder / "pairs.jsonl", [{"prompt": f"pairs {n}", "chosen": "yes", "rejected": "no"} for n in range(8)])
+    _shorter(Path(__file__).parent.parent / "examples/dpo", folder / "examples/dpo")
     for name, count in (("problems", 12), ("test", 8), ("rows", 12), ("prompts", 4)):
         rows = [{"prompt": f"{name} {number}", "answer": str(number)} for number in range(count)]
         write_rows(folder / f"{name}.jsonl", rows)
@@ -72,6 +74,8 @@ def build(folder: Path) -> None:
     lines = [f"day {number}: {colours[number % 3][0]},{colours[number % 3][1]}" for number in range(120)]
     (folder / "my.csv").write_text("\n".join(["question,answer", *lines]) + "\n")
     (folder / "recipe.yaml").write_text(json.dumps(RECIPE))
+    reward = {"type": "reward_model", "data": {"path": "pairs.jsonl"}, "batch_size": 4}
+    (folder / "reward.yaml").write_text(json.dumps({**RECIPE, "stages": [reward], "evals": []}))
     (folder / "grader.yaml").write_text(json.dumps({"type": "string_check", "operation": "eq"}))
     samples = [{"output_text": str(number % 9), "human": int(number < 9)} for number in range(12)]
     write_rows(folder / "samples.jsonl", samples)
@@ -80,6 +84,14 @@ def build(folder: Path) -> None:
     for steps, name in enumerate(RUNS, start=2):
         with inside(folder):
             assert call(["run", "recipe.yaml", "--out", f"runs/{name}", "--set", f"stages.rft.steps={steps}"]) == 0
+
+
+def _shorter(example: Path, folder: Path) -> None:
+    """An example's folder, with the first eight rows of each of its files."""
+    folder.mkdir(parents=True)
+    for path in example.glob("*.*"):
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+        (folder / path.name).write_text("".join(lines[:8] if path.suffix == ".jsonl" else lines))
 
 
 @contextlib.contextmanager

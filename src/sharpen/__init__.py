@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = [
+    "DPO",
     "RFT",
     "SFT",
     "Curves",
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from sharpen.api import RFT, SFT, Curves, Eval, Observer, Recipe, Run, evaluate, grade, open_run, resume, run
+    from sharpen.api import DPO, RFT, SFT, Curves, Eval, Observer, Recipe, Run, evaluate, grade, open_run, resume, run
 
 # The Hugging Face libraries' progress bars ask every notebook for widgets, which nothing here needs.
 warnings.filterwarnings("ignore", message="IProgress not found")

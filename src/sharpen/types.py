@@ -74,6 +74,12 @@ class Preference:
     tools: tuple[Tool, ...] = ()
     place: str = field(default="", compare=False)
 
+    def answered(self, answer: tuple[Message, ...], desirable: bool | None = None) -> Labelled:
+        """One of the two continuations as a row whose assistant turns are trained."""
+        talk = self.messages + answer
+        spoken = tuple(i for i in range(len(self.messages), len(talk)) if talk[i]["role"] == "assistant")
+        return Labelled(self.id, talk, spoken, self.tools, desirable=desirable, place=self.place)
+
 
 @dataclass(frozen=True, slots=True)
 class Support:

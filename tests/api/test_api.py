@@ -12,9 +12,10 @@ import pytest
 import sharpen as sh
 from sharpen.config.data import FileData, InlineData, ReasoningGymData
 from sharpen.config.graders import StringCheck
+from sharpen.config.preferences import IPO, Sigmoid
 from sharpen.errors import ConfigError, GraderError, RunError
 from sharpen.runs.observer import Observer
-from tests.runs.lab import World, bits, labelled, prompts, quick
+from tests.runs.lab import World, bits, differences, labelled, prompts, quick
 
 SMALL: dict[str, Any] = {
     "probe": None,
@@ -79,7 +80,7 @@ def test_a_run_inside_a_running_loop_is_the_same_run(world: World, tmp_path: Pat
     outside = sh.run(recipe(world, lambda sample, item: len(set(sample["output_text"])) / 8), out=tmp_path / "outside")
     assert answers == outside.generate(["one"])
     one, two = bits(inside.path), bits(outside.path)
-    assert {name for name in one if one[name] != two[name]} == set()
+    assert differences(one, two) == ["models/rft/lineage.json"], "only what names the function differs"
 
 
 def test_the_seed_decides_every_bit(world: World, tmp_path: Path) -> None:
@@ -134,6 +135,14 @@ def test_data_may_be_a_path_a_source_or_rows(world: World) -> None:
     assert sh.Eval(rows, grader=StringCheck()).grader == StringCheck()
 
 
+def test_a_preference_stage_takes_rows_and_its_loss_by_name() -> None:
+    pairs = [{"prompt": "1 + 1", "chosen": "2", "rejected": "3"}]
+    stage = sh.DPO(pairs, loss="ipo", validation=iter(pairs))
+    assert stage.loss == IPO() and stage.validation == stage.data == InlineData(rows=tuple(pairs))
+    assert sh.DPO("pairs.jsonl", loss={"beta": 0.5}).loss == Sigmoid(beta=0.5)
+    assert sh.Recipe(model="m", stages=[stage]).config.stages == (stage,)
+
+
 NONE: Any = None
 THREE: Any = 3
 
@@ -144,6 +153,8 @@ THREE: Any = 3
         (lambda: sh.SFT([], epochs=0), "epochs"),
         (lambda: sh.SFT("rows.jsonl", epoch=2), "did you mean `epochs`"),
         (lambda: sh.SFT("rows.jsonl", optim={"lr": "high"}), "optim.lr"),
+        (lambda: sh.DPO("rows.jsonl", loss={"bet": 1}), "did you mean `beta`"),
+        (lambda: sh.DPO("rows.jsonl", loss="dp0"), "loss"),
         (lambda: sh.RFT("rows.jsonl", grader={"type": "sting_check"}), "did you mean `string_check`"),
         (lambda: sh.RFT("rows.jsonl", grader=NONE), "grader"),
         (lambda: sh.RFT("rows.jsonl", grader=Shorter(), group_size=1), "group_size"),
@@ -192,4 +203,4 @@ def test_a_run_graded_by_a_function_can_be_resumed_with_it(world: World, tmp_pat
         sh.run(recipe(world, breaks), out=tmp_path / "stopped")
     resumed = sh.resume(tmp_path / "stopped", graders={"rft": length})
     assert resumed.summary["status"] == "finished"
-    assert bits(resumed.path) == bits(whole.path)
+    assert differences(bits(resumed.path), bits(whole.path)) == ["models/rft/lineage.json"], "named when it began"

@@ -16,6 +16,7 @@ import sharpen as sh
 ROOT = Path(__file__).parent.parent.parent
 
 SURFACE = """
+DPO(data, **settings)
 RFT(data, *, grader=None, **settings)
 SFT(data, **settings)
 Curves(metrics)
@@ -61,7 +62,9 @@ class Watch(sh.Observer):
 
 rows = [{"prompt": "1 + 1", "completion": "2"}]
 held_out = sh.Eval([{"prompt": "2 + 2", "answer": "4"}], grader=graded)
-recipe = sh.Recipe(model="m", stages=[sh.SFT(rows), sh.RFT("rows.csv", grader=graded)], evals=[held_out], seed=1)
+pairs = [{"prompt": "1 + 1", "chosen": "2", "rejected": "3"}]
+stages = [sh.SFT(rows), sh.DPO(pairs, loss="ipo"), sh.RFT("rows.csv", grader=graded)]
+recipe = sh.Recipe(model="m", stages=stages, evals=[held_out], seed=1)
 run = sh.run(recipe, out="runs/x", observer=Watch())
 run = sh.resume("runs/x", set=["stages.rft.steps=2"], graders={"rft": graded})
 verdict: str = sh.open_run("runs/x").verdict

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sharpen.cli.main import main
-from sharpen.config.stages import SFT
+from sharpen.config.stages import DPO, SFT, Stage
 from tests.tiny import tiny_model
 
 GOOD = '{"prompt": "1+1=", "completion": "2"}\n'
@@ -79,10 +79,17 @@ def test_without_a_model_nothing_is_said_of_tokens(rows: Path, capsys: pytest.Ca
     assert said["tokens"] is said["loss"] is said["rendered"] is None
 
 
-def test_the_longest_row_is_a_recipes_unless_told(rows: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    default = SFT.model_fields["max_length"].default
-    rows.write_text(json.dumps({"prompt": "1+1=", "completion": "2" * default}))
-    command = ["data", "check", str(rows), "--for", "sft", "--model", model]
+@pytest.mark.parametrize(
+    ("purpose", "row"),
+    [("sft", {"prompt": "1+1=", "completion": "2"}), ("dpo", {"prompt": "1+1=", "rejected": "3", "chosen": "2"})],
+)
+def test_the_longest_row_is_a_recipes_unless_told(
+    rows: Path, model: str, capsys: pytest.CaptureFixture[str], purpose: str, row: dict[str, str]
+) -> None:
+    stages: dict[str, type[Stage]] = {"sft": SFT, "dpo": DPO}
+    default = stages[purpose].model_fields["max_length"].default
+    rows.write_text(json.dumps({name: value * default if value == "2" else value for name, value in row.items()}))
+    command = ["data", "check", str(rows), "--for", purpose, "--model", model]
     assert main(command) == 2
     assert f"longer than max_length = {default} tokens" in capsys.readouterr().out
     assert main([*command, "--max-length", str(2 * default)]) == 0

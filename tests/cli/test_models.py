@@ -47,7 +47,7 @@ def test_the_list_has_a_row_a_model_and_marks_what_does_not_fit(capsys: pytest.C
     assert "✗" not in line_of(text, "smollm2-135m-instruct") and "!" in line_of(text, "qwen3-0.6b")
     assert line_of(text, "qwen3-32b").count("✗") == 5
     assert "†" in line_of(text, "llama-3.2-1b-instruct") and "?" in line_of(text, "mistral-7b-instruct-v0.3")
-    assert "16.0 GB, of which 9.0 GB free" in text and "QLoRA is not built yet" in text
+    assert "16.0 GB, of which 9.0 GB free" in text
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
@@ -68,7 +68,8 @@ def test_json_says_what_the_table_says(capsys: pytest.CaptureFixture[str]) -> No
     small = found["models"][0]
     assert small["licence"] == "Apache-2.0" and small["folder"] is None and small["context"] == 8192
     assert {name: method["fits"] for name, method in small["methods"].items()} == dict.fromkeys(small["methods"], "yes")
-    assert [name for name, method in small["methods"].items() if not method["built"]] == ["sft_qlora"]
+    shares = {name: f"{100 * method['trained_share']:.2g}" for name, method in small["methods"].items()}
+    assert shares == {"sft": "1e+02", "rft": "1e+02", **dict.fromkeys(("sft_lora", "sft_qlora", "rft_lora"), "3.5")}
     for model in found["models"]:
         for method in model["methods"].values():
             assert method["bytes"] == pytest.approx(sum(method["parts"].values()), abs=5)
@@ -93,6 +94,7 @@ def test_show_says_where_the_memory_goes_and_what_is_missing(capsys: pytest.Capt
     assert "https://huggingface.co/meta-llama/Llama-3.2-1B-Instruct" in text
     assert "Llama 3.2 Community; gated: to be accepted at that page first" in text
     assert "no: sharpen models pull llama-3.2-1b-instruct" in text
+    assert line_of(text, "SFT").split()[1] == "all" and line_of(text, "QLoRA").split()[1:3] == ["0.9", "%"]
     assert "no (needs 27 GB, here 16 GB)" in line_of(text, "SFT") and "yes (needs " in line_of(text, "LoRA")
     shown = told(capsys, "show", "llama-3.2-1b-instruct")["model"]
     assert (

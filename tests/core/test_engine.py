@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -51,6 +51,8 @@ class Watched(Engine):
 
 class Broken:
     """A loss that is not finite, or whose gradient is not."""
+
+    whole: ClassVar[bool] = False
 
     def __init__(self, of: str) -> None:
         self.of = of

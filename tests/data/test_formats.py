@@ -246,7 +246,8 @@ def test_extra_columns_do_not_hide_a_shape() -> None:
 
 def test_the_remedy_for_preference_rows_works() -> None:
     row = {"prompt": "1+1=", "chosen": "2", "rejected": "3"}
-    with pytest.raises(DataError, match=r"no stage trains on yet.*`columns: \{completion: chosen\}`"):
+    told = r"for a dpo stage, not sft\. Make the stage `type: dpo`\..*`columns: \{completion: chosen\}`"
+    with pytest.raises(DataError, match=told):
         formats.labelled(row, WHERE)
     assert formats.labelled(rename(row, {"completion": "chosen"}, WHERE), WHERE).messages == (ASK, SAY)
 

@@ -36,6 +36,7 @@ WORKS = {
     "sft gemma 270m": ("gemma-3-270m-it", "sft", "full", "bfloat16"),
     "sft lora gemma 270m": ("gemma-3-270m-it", "sft", "lora", "bfloat16"),
     "sft lora qwen 0.6b": ("qwen3-0.6b", "sft", "lora", "bfloat16"),
+    "sft qlora qwen 0.6b": ("qwen3-0.6b", "sft", "qlora", "bfloat16"),
 }
 """What is measured: the shape, the stage, what is trained, and the type that is computed in."""
 
@@ -54,7 +55,7 @@ def measure(alias: str, kind: str, trained: str, dtype: str) -> int:
             grader = {"type": "plugin", "use": "tests.models.measure_memory:by_chance"}
             stage |= {"grader": grader, "probe": None, "steps": 2, "prompts_per_step": 4, "group_size": ROWS // 4}
             stage |= {"sampling": {"max_tokens": ANSWER}}
-        adapter = {"adapter": {"type": "lora", "rank": 16}} if trained == "lora" else {}
+        adapter = {} if trained == "full" else {"adapter": {"type": trained, "rank": 16}}
         recipe = {"model": str(model), "dtype": dtype, "threads": 1, **adapter, "stages": [stage]}
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
         command = [sys.executable, "-m", "sharpen.cli.main", "run", str(folder / "recipe.yaml")]

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from sharpen.config.optim import Optim
 from sharpen.errors import ModelError
 from sharpen.models import adapters
+from sharpen.models.adapter_files import attach_saved, load_adapter, save_adapter
 from sharpen.models.load import Loaded, load, save
 from sharpen.rollout.base import Params, Request
 from sharpen.rollout.local import LocalSampler
@@ -79,7 +80,7 @@ def test_merged_logits_are_the_unmerged_ones_and_those_of_peft(tmp_path: Path, k
     """Three ways to the same numbers: our adapter in place, our merge read by transformers, peft on the base."""
     loaded = adapted(tmp_path / "base", **kind)
     unmerged = logprobs(loaded.model)
-    adapters.save_adapter(loaded.model, tmp_path / "adapter")
+    save_adapter(loaded.model, tmp_path / "adapter")
     with adapters.merged(loaded.model):
         save(loaded.model, loaded.tokenizer, tmp_path / "merged", torch.float32)
         inside = logprobs(loaded.model)
@@ -178,11 +179,11 @@ def test_doras_magnitudes_start_as_the_norms_of_the_rows_unrounded(tmp_path: Pat
 @EACH_KIND
 def test_a_saved_adapter_put_back_on_its_base_computes_the_same_bits(tmp_path: Path, kind: dict[str, Any]) -> None:
     loaded = adapted(tmp_path / "base", **kind)
-    adapters.save_adapter(loaded.model, tmp_path / "one")
+    save_adapter(loaded.model, tmp_path / "one")
     again = load(tmp_path / "base", torch.float32)
-    adapters.attach_saved(again.model, tmp_path / "one")
+    attach_saved(again.model, tmp_path / "one")
     assert torch.equal(logprobs(again.model), logprobs(loaded.model))
-    adapters.save_adapter(again.model, tmp_path / "two")
+    save_adapter(again.model, tmp_path / "two")
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert [n for n, p in again.model.named_parameters() if p.requires_grad] == [
@@ -193,20 +194,20 @@ def test_a_saved_adapter_put_back_on_its_base_computes_the_same_bits(tmp_path: P
 @EACH_KIND
 def test_a_trained_adapter_can_go_back_to_saved_weights(tmp_path: Path, kind: dict[str, Any]) -> None:
     loaded, other = adapted(tmp_path / "base", seed=1, **kind), adapted(tmp_path / "base", seed=2, **kind)
-    adapters.save_adapter(loaded.model, tmp_path / "saved")
+    save_adapter(loaded.model, tmp_path / "saved")
     trained = [parameter for parameter in other.model.parameters() if parameter.requires_grad]
     assert not torch.equal(logprobs(other.model), logprobs(loaded.model))
-    adapters.load_adapter(other.model, tmp_path / "saved")
+    load_adapter(other.model, tmp_path / "saved")
     assert torch.equal(logprobs(other.model), logprobs(loaded.model))
     now = [parameter for parameter in other.model.parameters() if parameter.requires_grad]
     assert all(one is same for one, same in zip(trained, now, strict=True)), "an engine still holds them"
 
 
 def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
-    adapters.save_adapter(adapted(tmp_path / "base").model, tmp_path / "adapter")
+    save_adapter(adapted(tmp_path / "base").model, tmp_path / "adapter")
     smaller = load(tiny_model(tmp_path / "small", "qwen2", num_hidden_layers=1), torch.float32)
     with pytest.raises(ModelError, match="does not fit"):
-        adapters.attach_saved(smaller.model, tmp_path / "adapter")
+        attach_saved(smaller.model, tmp_path / "adapter")
 
 
 def test_the_seed_alone_decides_the_start(tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from sharpen.config.adapters import Lora
 from sharpen.config.stages import RFT, SFT, Sampling
@@ -14,6 +17,7 @@ from sharpen.models import fits, fused, head
 from sharpen.models.bases import BASES, Shape
 from sharpen.models.fits import METHODS, Method, Needs, Work, needs, verdict
 from tests.models.measure_memory import ANSWER, FILE, PROMPT, ROWS
+from tests.models.shapes import config_of
 
 BENCH = Path(__file__).parents[2] / "bench"
 SMALL = BASES["smollm2-135m-instruct"].shape
@@ -28,7 +32,7 @@ MEASURED: dict[str, dict[str, Any]] = json.loads(FILE.read_text())
 @pytest.mark.parametrize("name", MEASURED)
 def test_whole_runs_peak_within_a_quarter_of_it(name: str) -> None:
     run = MEASURED[name]
-    method = BY_NAME[run["stage"] + ("_lora" if run["trains"] == "lora" else "")]
+    method = BY_NAME[run["stage"] + ("" if run["trains"] == "full" else f"_{run['trains']}")]
     work = Work(rows=ROWS, length=PROMPT + ANSWER)
     found = needs(BASES[run["model"]].shape, method, narrow=run["dtype"] == "bfloat16", work=work)
     assert found.total == pytest.approx(run["peak_bytes"], rel=0.25)
@@ -89,6 +93,32 @@ def test_a_base_of_four_bits_is_that_of_the_paper() -> None:
     lora, qlora = (needs(SHAPE, method, narrow=True) for method in (SFT_LORA, SFT_QLORA))
     assert lora.weights - qlora.weights == pytest.approx((2 - fits.FOUR_BITS) * 1152)
     assert lora._replace(weights=0) == qlora._replace(weights=0)
+
+
+def test_a_large_base_is_whole_before_it_is_in_four_bits() -> None:
+    """Read in, and merged at the end, when nothing is held for training."""
+    shape = BASES["llama-3.1-8b-instruct"].shape
+    assert needs(shape, SFT_QLORA, narrow=True).total == 2 * shape.parameters + fits.PROCESS
+
+
+@pytest.mark.parametrize(("name", "percent"), [("smollm2-135m-instruct", 3.5), ("llama-3.1-8b-instruct", 0.52)])
+@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
+def test_the_trained_share_is_that_of_a_real_model(name: str, percent: float, dora: bool) -> None:
+    """Counted by transformers and peft, on a model that takes no memory."""
+    shape = BASES[name].shape
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config_of(shape))
+        settings = LoraConfig(r=16, target_modules="all-linear", use_dora=False)
+        adapted = get_peft_model(model, settings)
+    count, whole = adapted.get_nb_trainable_parameters()
+    if dora:  # a number for each row of each weight; peft computes norms, which there are none of here
+        layers: list[Any] = [layer for layer in adapted.modules() if hasattr(layer, "lora_A")]
+        rows = sum(layer.out_features for layer in layers)
+        count, whole = count + rows, whole + rows
+    assert fits.adapter_numbers(shape, 16, dora=dora) == count
+    share = fits.trained_share(shape, SFT_LORA, dora=dora)
+    assert share == pytest.approx(count / whole, rel=2e-3) and (dora or 100 * share == pytest.approx(percent, abs=0.05))
+    assert fits.trained_share(shape, SFT_ALL) == 1
 
 
 def test_beyond_what_layers_may_hold_they_hold_their_stream_only() -> None:

@@ -111,6 +111,24 @@ def _rft(rng: random.Random, steps: int) -> Iterable[dict[str, Any]]:
         yield line
 
 
+def preferences(steps: int) -> list[dict[str, Any]]:
+    """The lines of a preference stage: margins grow, and both answers become rarer."""
+    rng, lines = random.Random(9), []
+    for step in range(1, steps + 1):
+        margin = 0.12 * step + rng.gauss(0, 0.02)
+        rewards = {"chosen": -0.2 * margin, "rejected": -1.2 * margin, "margins": margin, "accuracies": 0.9}
+        line = {
+            **_step("dpo", step, steps, math.log1p(math.exp(-margin)), rng, {"step": 1.2, "train": 1.2}),
+            "rewards": rewards,
+            "logps": {"chosen": -20 - 2 * margin, "rejected": -24 - 12 * margin},
+            "kl": 0.01 * step,
+        }
+        if step % 4 == 0:
+            line["validation"] = {"loss": line["loss"] + 0.04, "rewards": {**rewards, "accuracies": 0.8}}
+        lines.append(line)
+    return lines
+
+
 def _step(stage: str, step: int, steps: int, loss: float, rng: random.Random, time: dict[str, float]) -> dict[str, Any]:
     return {
         "stage": stage,

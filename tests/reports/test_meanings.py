@@ -16,8 +16,10 @@ from sharpen.reports.comparison import compare
 from sharpen.reports.glossary import listing, term
 from sharpen.reports.html import write
 from sharpen.reports.meanings import MEANINGS, TRAINING
+from sharpen.stages import pipeline
 from sharpen.train.engine import StepResult
 from tests.reports import synthetic_run
+from tests.runs.lab import World, quick, write_rows
 
 ROOT = Path(__file__).parents[2]
 FIGURES: dict[str, Any] = {
@@ -60,6 +62,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for line in metrics:
         if line["type"] == "rft":
             line["reward"]["by_grader"] = {"one": 0.5, "other": 0.6}
+    metrics += synthetic_run.preferences(12)
     synthetic_run.jsonl(run / "metrics.jsonl", metrics)
     compared = compare_page.write(folder / "compared.html", compare(runs))
     return {"report": write(run).read_text("utf-8"), "comparison": compared.read_text("utf-8")}
@@ -84,11 +87,33 @@ def known(key: str) -> list[str]:
     ]
 
 
-def test_every_key_that_stages_write_into_metrics_has_exactly_one_meaning(undisturbed: dict[str, Any]) -> None:
-    written = {key for line in undisturbed["metrics.jsonl"] for key in keys(line)}
-    assert {"validation.reward", "validation.loss", "logprob_gap.max"} <= written, (
-        "both kinds of stages, with validation"
-    )
+@pytest.fixture(scope="module")
+def preferences(world: World, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The metrics of a stage that learns from pairs of two sources."""
+    folder = tmp_path_factory.mktemp("preferences")
+    pairs = {
+        name: [{"prompt": f"{name} {number}", "chosen": "yes", "rejected": "no"} for number in range(4)]
+        for name in ("one", "two", "look")
+    }
+    paths = {name: {"path": write_rows(folder / f"{name}.jsonl", rows)} for name, rows in pairs.items()}
+    stage = {
+        "type": "dpo",
+        "data": [{**paths["one"], "weight": 1}, {**paths["two"], "weight": 1}],
+        "validation": paths["look"],
+        "batch_size": 4,
+        "optim": {"lr": 1e-3},
+    }
+    with quick():
+        pipeline.run(world.recipe(stage), folder / "run", base=folder)
+    return [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
+
+
+def test_every_key_that_stages_write_into_metrics_has_exactly_one_meaning(
+    undisturbed: dict[str, Any], preferences: list[dict[str, Any]]
+) -> None:
+    written = {key for line in (*undisturbed["metrics.jsonl"], *preferences) for key in keys(line)}
+    wanted = {"validation.reward", "validation.loss", "logprob_gap.max", "validation.rewards.margins"}
+    assert wanted <= written, "all kinds of stages, with validation"
     laps = re.findall(r'clock\.lap\("(\w+)"\)', (ROOT / "src/sharpen/stages/rft.py").read_text())
     written |= {f"time.{phase}" for phase in (*laps, "step", "train")}
     written |= set(StepResult(0.0, 0.0, 0.0, skipped=True).line())
@@ -99,7 +124,7 @@ def test_every_key_that_stages_write_into_metrics_has_exactly_one_meaning(undist
 
 def test_every_meaning_is_used(pages: dict[str, str]) -> None:
     shown = set(re.findall(r'aria-describedby="meaning-(\w+)"', "".join(pages.values())))
-    only_in_files = {"skipped", "dropped_groups", "policy_lag", "step"}
+    only_in_files = {"skipped", "dropped_groups", "policy_lag", "sources", "step"}
     assert shown == set(MEANINGS) - only_in_files
     assert all(TRAINING[key].metrics for key in only_in_files)
 

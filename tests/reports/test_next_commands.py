@@ -100,6 +100,11 @@ def test_a_model_that_a_stage_has_harmed_is_not_the_one_to_talk_to(run: Path) ->
     assert f"sharpen chat {shlex.quote(str(run / 'models/sft'))} --compare base" in lines
 
 
+def test_better_answers_that_became_unlikely_are_trained_again_at_a_lower_rate(run: Path) -> None:
+    first = offered(run, remark("both_unlikely"))[0]
+    assert "stages.rft.optim.lr=" in first and first == offered(run, remark("worse"))[0]
+
+
 def test_nothing_goes_on_without_a_checkpoint(run: Path) -> None:
     (run / "stages/02-rft/checkpoints/step-00012").rmdir()
     assert not any("--resume" in line for line in offered(run, remark("still_improving")))

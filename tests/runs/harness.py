@@ -1,7 +1,8 @@
 """Kill a tiny run again and again: `python -m tests.runs.harness FOLDER EVERY RECIPE` prints a line a kill point.
 
 EVERY thins the kinds of change to the disk at which it kills: 1 takes all of them. RECIPE is `whole`; `turns` for
-a run in an environment, at the points that only such a run has; or `adapted` for one that trains adapters.
+a run in an environment, at the points that only such a run has; `adapted` for one that trains adapters; or `branched`
+for one whose stages do not all start from the one before.
 
 It is a process of its own, which has imported everything and started no threads, so that it can fork: each
 child runs the pipeline and sends itself SIGKILL at a chosen point; the next goes on with the directory.
@@ -29,7 +30,7 @@ from sharpen.reports import html  # noqa: F401
 from sharpen.runs import manifest, store
 from sharpen.runs.observer import Observer
 from sharpen.stages import pipeline, summary
-from tests.runs.lab import World, bits, differences, forked, one_thread, quick
+from tests.runs.lab import World, bits, differences, forked, lineages, one_thread, quick
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = {"os.rename", "os.truncate", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
@@ -195,14 +196,20 @@ def points_of_turns(seen: list[str], every: int) -> list[Point]:
     return [*points, with_workers(len(seen) // 2)]
 
 
-PLANS = {"whole": points_of_whole, "turns": points_of_turns, "adapted": choose}
+PLANS = {"whole": points_of_whole, "turns": points_of_turns, "adapted": choose, "branched": choose}
+
+
+def made(run: Path) -> dict[str, Any]:
+    """All that a run came to."""
+    return {**bits(run), **lineages(run)}
 
 
 def main(folder: Path, every: int, plan: str) -> None:
     """Print a line for the undisturbed run, then one for each kill point."""
     one_thread()
     world = World(folder / "world")
-    recipe = {"whole": world.whole, "turns": world.turns, "adapted": world.adapted}[plan]()
+    recipes = {"whole": world.whole, "turns": world.turns, "adapted": world.adapted, "branched": world.branched}
+    recipe = recipes[plan]()
     log = folder / "log"
 
     def start(run: Path) -> None:
@@ -234,7 +241,7 @@ def main(folder: Path, every: int, plan: str) -> None:
     undisturbed = folder / "undisturbed"
     assert child(record, undisturbed) == (0, ""), log.read_text()
     seen = json.loads((folder / "seen.json").read_text())
-    expected = bits(undisturbed)
+    expected = made(undisturbed)
     print(json.dumps({"changes": len(seen), "kinds": len(set(seen))}), flush=True)
 
     for number, point in enumerate(PLANS[plan](seen, every)):
@@ -244,7 +251,7 @@ def main(folder: Path, every: int, plan: str) -> None:
         if number % 4 == 0:  # the second process is killed as well, a little later
             statuses.append(child(go_on, run, at(60 + 5 * number, "again"))[0])
         final, said = child(go_on, run)
-        wrong = differences(bits(run), expected) if final == 0 else [said or log.read_text()[-2000:]]
+        wrong = differences(made(run), expected) if final == 0 else [said or log.read_text()[-2000:]]
         print(json.dumps({"point": point.name, "statuses": statuses, "final": final, "wrong": wrong}), flush=True)
         if not wrong:
             shutil.rmtree(run)

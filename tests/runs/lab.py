@@ -125,6 +125,18 @@ class World:
             dtype="bfloat16",
         )
 
+    def branched(self) -> Recipe:
+        """Base -> SFT; from it two stages, of which the second continues nothing of the first; and one on the base."""
+        adapter = {"type": "lora", "rank": 2}
+        return self.recipe(
+            self.sft_stage(epochs=1, save_every=1),
+            self.sft_stage(name="one", epochs=1, save_every=1, adapter=adapter),
+            self.rft_stage(steps=2, save_every=1, **{"from": "sft"}),
+            self.sft_stage(name="other", epochs=1, adapter="continue", **{"from": "one"}),
+            self.sft_stage(name="aside", epochs=1, **{"from": "base"}),
+            evals=[self.eval_config(samples=0)],
+        )
+
 
 PLUGIN = {"type": "plugin", "use": "tests.runs.lab:letters"}
 
@@ -208,12 +220,18 @@ def events(run: Path, *kinds: str) -> list[Row]:
     return [line for line in lines if not kinds or line["event"] in kinds]
 
 
+def lineages(run: Path) -> dict[str, bytes]:
+    """What each model of a run says of where it comes from."""
+    return {str(path.relative_to(run)): path.read_bytes() for path in run.glob("models/*/lineage.json")}
+
+
 def bits(run: Path) -> dict[str, Any]:
-    """All that must not depend on how often a run was killed: what is in it, less the times."""
+    """All that must not depend on how often a run was killed: what is in it, less the times and the models' lineages,
+    which tell every setting and so differ where nothing else does."""
     found: dict[str, Any] = {}
     for pattern in ("models/**/*", "evals/**/*.jsonl", "rollouts/**/*.jsonl", "stages/*/best/model.safetensors"):
         for path in run.glob(pattern):
-            if path.is_file() and path.name != "manifest.json":
+            if path.is_file() and path.name not in ("manifest.json", "lineage.json"):
                 found[str(path.relative_to(run))] = path.read_bytes()
     lines = read_lines(run / "metrics.jsonl")
     found["metrics.jsonl"] = [{key: value for key, value in line.items() if key != "time"} for line in lines]

@@ -62,5 +62,12 @@ def test_a_killed_run_with_adapters_ends_with_the_bits_of_an_undisturbed_one() -
 
 
 @pytest.mark.long
+def test_a_killed_run_with_branches_ends_with_the_bits_of_an_undisturbed_one() -> None:
+    points = kill_points(every=12, recipe="branched")
+    check(points)
+    assert len(points) >= 20
+
+
+@pytest.mark.long
 def test_a_run_killed_at_every_kind_of_point_ends_with_the_bits_of_an_undisturbed_one() -> None:
     check(kill_points(every=1))

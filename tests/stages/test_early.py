@@ -165,7 +165,7 @@ def test_a_rate_nobody_named_is_chosen_told_and_written_down(world: World, tmp_p
     expected = {kind: auto_lr(kind, parameters, adapter=False) for kind in ("sft", "rft")}
     written = yaml.safe_load((run / "recipe.yaml").read_text())
     assert [stage["optim"]["lr"] for stage in written["stages"]] == [expected["sft"].lr, expected["rft"].lr]
-    assert set(written["resolved"]) == {"versions", "hardware", "data", "graders"}
+    assert set(written["resolved"]) == {"versions", "hardware", "data", "graders", "starts"}
     told = [(event["stage"], event["lr"], event["message"]) for event in events(run, "lr_chosen")]
     assert told == [(name, choice.lr, choice.reason) for name, choice in expected.items()]
     peak = max(line["lr"] for line in read_lines(run / "metrics.jsonl") if line["stage"] == "rft")

@@ -15,9 +15,9 @@ from unittest import mock
 import pytest
 import torch
 
-from sharpen.config.adapters import Continue, Full, Inherit, Lora
+from sharpen.config.adapters import Continue, Full, Inherit, Lora, LowRank, QLora
 from sharpen.config.algorithms import KL, Algorithm
-from sharpen.config.data import FileData, InlineData, ReasoningGymData, Split
+from sharpen.config.data import FileData, InlineData, ReasoningGymData, Replay, Split
 from sharpen.config.envs import PluginEnv, Tools
 from sharpen.config.optim import Optim
 from sharpen.config.recipe import Eval, Recipe
@@ -39,10 +39,12 @@ from tests.tiny import tiny_model, tiny_tokenizer
 
 MODELS = (
     *(Recipe, SFT, RFT, EarlyStopping, Sampling, Optim),
-    *(Lora, Continue, Full, Inherit, Algorithm, KL, Eval, Tools, PluginEnv),
-    *(FileData, InlineData, ReasoningGymData, Split),
+    *(Lora, QLora, Continue, Full, Inherit, Algorithm, KL, Eval, Tools, PluginEnv),
+    *(FileData, InlineData, ReasoningGymData, Split, Replay),
     *(TextFormat, JsonObjectFormat, JsonSchemaFormat, RegexFormat),
 )
+
+SOURCES = ("FileData", "InlineData", "ReasoningGymData")
 
 KEEPING = tuple(f"{stage}.{name}" for stage in ("SFT", "RFT") for name in ("keep_last", "keep_every"))
 
@@ -54,6 +56,8 @@ EXCLUDED = {
     "Tools.time_limit": "kills a worker: tests/envs/test_pool.py",
     "RFT.type": "chooses the class; `Recipe.stages` has a case",
     "Lora.type": "chooses the class; `SFT.adapter` has a case",
+    **{f"QLora.{name}": "`Lora` has a case of it" for name in LowRank.model_fields},
+    "QLora.type": "chooses the class; tests/stages/test_adapters.py has runs with it",
     "Continue.type": "chooses the class; tests/stages/test_adapters.py has runs with it",
     "Full.type": "chooses the class; `SFT.adapter` has a case",
     "Inherit.type": "chooses the class; `Recipe.adapter` has a case",
@@ -62,8 +66,10 @@ EXCLUDED = {
     **{f"{form}.type": "chooses the class" for form in ("TextFormat", "JsonObjectFormat", "RegexFormat")},
     "JsonSchemaFormat.type": "chooses the class",
     "ReasoningGymData.type": "chooses the class",
+    **{f"{kind}.weight": "is for lists: tests/stages/test_mixing.py" for kind in SOURCES},
     "RFT.probe": "trains nothing: tests/stages/test_probe.py",
     **dict.fromkeys(KEEPING, "what stays on disk: tests/runs/test_kept.py"),
+    **dict.fromkeys(("SFT.from_", "RFT.from_"), "names another stage or run: tests/stages/test_starts.py"),
     "Recipe.chat_template_kwargs": "needs a template that reads some: tests/stages/test_reasoning.py",
     "Sampling.thinking_budget": "needs a model that thinks: tests/stages/test_reasoning.py",
     "Eval.thinking_budget": "needs a model that thinks: tests/stages/test_reasoning.py",
@@ -121,6 +127,7 @@ CASES: dict[str, Case] = {
     "SFT.early_stopping": Case(None, NO_PATIENCE, {"validation": inline(labelled("three", 3)), **LOOK}),
     "SFT.final": Case("last", "best", {"validation": inline([{"prompt": "far", "completion": "ZZZZ"}]), **WORSE}),
     "SFT.tokens_per_microbatch": Case(4096, 40),
+    "SFT.replay": Case(None, {"data": inline(labelled("five", 4)), "share": 0.25}),
     "SFT.epochs": Case(1, 1.5),
     "SFT.batch_size": Case(4, 3),
     "SFT.max_length": Case(2048, 30, raises="DataError"),
@@ -165,6 +172,9 @@ CASES: dict[str, Case] = {
     "Lora.dora": Case(False, True),
     "Lora.rslora": Case(False, True),
     "Lora.targets": Case("all-linear", "attention"),
+    "Lora.stack": Case(False, True),
+    "QLora.quant_type": Case("nf4", "fp4"),
+    "QLora.double_quant": Case(True, False),
     "Algorithm.preset": Case("grpo", "dapo"),
     "Algorithm.advantage": Case("centered", "leave_one_out", {"optim": LOOSE}),
     "Algorithm.ratio": Case("token", "sequence", {"optim": STEEP, **TWICE}),
@@ -197,6 +207,8 @@ CASES: dict[str, Case] = {
     "ReasoningGymData.count": Case(6, 9, SUMS),
     "ReasoningGymData.suffix": Case("", " Only the number.", SUMS),
     "ReasoningGymData.grader": Case(None, PLUGIN, SUMS, raises="ConfigError"),
+    "Replay.data": Case(inline(labelled("five", 4)), inline(labelled("six", 4))),
+    "Replay.share": Case(0.25, 0.5),
     "Split.test": Case(0.3, 0.6),
     "Split.part": Case("train", "test"),
     "Split.group_by": Case("", "prompt.0", raises="DataError"),
@@ -298,8 +310,10 @@ def build(world: World, owner: str, name: str, value: Any, around: dict[str, Any
         case "EarlyStopping":
             stopping = {**NO_PATIENCE, name: value}
             stages = [{**sft, "validation": world.sft_validation, "eval_every": 1, "early_stopping": stopping}]
-        case "Lora":
-            stages = [{**sft, "adapter": {"type": "lora", name: value}}]
+        case "Lora" if name == "stack":
+            stages = [{**sft, "adapter": "lora"}, {**sft, "name": "top", "adapter": {"type": "lora", name: value}}]
+        case "Lora" | "QLora":
+            stages = [{**sft, "adapter": {"type": owner.lower(), name: value}}]
         case "FileData" if name == "path":
             stages = [{**sft, "data": {"path": value}}]
         case "FileData":
@@ -311,6 +325,8 @@ def build(world: World, owner: str, name: str, value: Any, around: dict[str, Any
             stages = [{**sft, "data": generated}]
         case "Split":
             stages = [{**sft, "data": {**world.sft, "split": {"test": 0.3, name: value}}}]
+        case "Replay":
+            stages = [{**sft, "replay": {"data": inline(labelled("five", 4)), "share": 0.25, name: value}}]
         case "Optim":
             stages = [{**sft, "optim": {"lr": 1e-3, name: value}}]
         case "RFT":

@@ -13,7 +13,7 @@ from sharpen.config.graders import MathAnswer, StringCheck
 from sharpen.errors import ConfigError, DataError, OverlapError
 from sharpen.graders.pool import GraderPool
 from sharpen.runs.store import read_lines
-from sharpen.stages import pipeline, sft
+from sharpen.stages import epochs, pipeline
 from sharpen.stages.resolve import reopen
 from sharpen.stages.routing import Router, graders
 from sharpen.types import Example, Sample
@@ -94,7 +94,7 @@ def test_inline_rows_keep_their_columns_and_split_in_the_run(world: World, tmp_p
 def test_preference_rows_are_refused_by_sft_with_a_remedy_that_trains(world: World, tmp_path: Path) -> None:
     rows = [{"prompt": row["prompt"], "chosen": row["completion"], "rejected": "no"} for row in labelled("count", 12)]
     data = {"path": write_rows(tmp_path / "pairs.jsonl", rows)}
-    with pytest.raises(DataError, match=r"pairs\.jsonl:1: preference rows .*no stage trains on yet"):
+    with pytest.raises(DataError, match=r"pairs\.jsonl:1: preference rows .*for a dpo stage, not sft"):
         pipeline.run(world.recipe(world.sft_stage(data=data)), tmp_path / "refused", base=world.folder)
     for run, used in (("pairs", {**data, "columns": {"completion": "chosen"}}), ("plain", world.sft)):
         pipeline.run(world.recipe(world.sft_stage(data=used)), tmp_path / run, base=world.folder)
@@ -112,7 +112,7 @@ def test_an_image_in_a_prompt_is_named_by_file_line_and_field(world: World, tmp_
 def test_a_row_that_may_be_too_long_is_found_before_the_first_step_wherever_it_stands(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sft, "CHECKED", 2)
+    monkeypatch.setattr(epochs, "CHECKED", 2)
     rows = [*labelled("count", 11), {"prompt": "count", "completion": "x" * 1500}]
     data = {"path": write_rows(tmp_path / "rows.jsonl", rows)}
     with pytest.raises(DataError, match=r"rows\.jsonl:12: the row is longer than max_length = 1000"):
@@ -124,7 +124,7 @@ def test_a_fault_that_shows_late_ends_the_run_after_a_checkpoint(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tools are not shown by this model's template, and the row is short and late."""
-    monkeypatch.setattr(sft, "CHECKED", 0)
+    monkeypatch.setattr(epochs, "CHECKED", 0)
     tool = {"type": "function", "function": {"name": "f"}}
     rows: list[dict[str, Any]] = labelled("count", 12)
     rows[-1] = {**rows[-1], "tools": [tool]}

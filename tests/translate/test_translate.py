@@ -56,7 +56,7 @@ def test_a_llama_factory_file_keeps_its_numbers_its_defaults_and_its_data(tmp_pa
     assert {"template", "plot_loss", "trust_remote_code", "output_dir"} <= set(found.needless)
 
 
-def test_an_axolotl_file_says_that_its_quantisation_is_missing() -> None:
+def test_an_axolotl_file_keeps_its_four_bits() -> None:
     found = translated(CONFIGS / "axolotl.yaml")
     stage = parse(found.recipe).stages[0]
     assert isinstance(stage, SFT) and stage.validation is not None
@@ -65,11 +65,57 @@ def test_an_axolotl_file_says_that_its_quantisation_is_missing() -> None:
     assert found.recipe["stages"][0]["validation"]["split"] == {"test": 0.1, "part": "test"}
     assert (stage.batch_size, stage.epochs, stage.max_length) == (8, 2.0, 2048)
     assert (stage.optim.type, stage.optim.lr, stage.optim.weight_decay) == ("adamw_8bit", 2e-4, 0.01)
-    lora = {"type": "lora", "rank": 32, "alpha": 16, "dropout": 0.05, "targets": ["gate_proj", "down_proj"]}
+    lora = {"type": "qlora", "rank": 32, "alpha": 16, "dropout": 0.05, "targets": ["gate_proj", "down_proj"]}
     assert found.recipe["adapter"] == lora
     assert found.recipe["report_to"] == ["wandb"]
-    assert left(found) == {"load_in_4bit", "evals_per_epoch", "loss_watchdog_threshold"}
-    assert any("QLoRA is not built yet" in line for line in found.check)
+    assert left(found) == {"evals_per_epoch", "loss_watchdog_threshold"}
+
+
+LLAMA_FACTORY = {"model_name_or_path": "m", "stage": "sft", "dataset": "x", "finetuning_type": "lora"}
+AXOLOTL = {"base_model": "x", "micro_batch_size": 1, "datasets": [{"path": "a/b"}], "adapter": "lora", "lora_r": 8}
+TRL_LORA = {"dataset_name": "a/b", "max_length": 512, "use_peft": True}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({**LLAMA_FACTORY, "quantization_bit": 4}, ("nf4", True)),
+        ({**LLAMA_FACTORY, "quantization_bit": 4, "quantization_type": "fp4"}, ("fp4", True)),
+        ({**LLAMA_FACTORY, "quantization_bit": 4, "double_quantization": False}, ("nf4", False)),
+        ({**AXOLOTL, "load_in_4bit": True}, ("nf4", True)),
+        (
+            {**AXOLOTL, "load_in_4bit": True, "bnb_config_kwargs": {"bnb_4bit_use_double_quant": False}},
+            ("nf4", False),
+        ),
+        ({**TRL_LORA, "load_in_4bit": True}, ("nf4", False)),
+        ({**TRL_LORA, "load_in_4bit": True, "use_bnb_nested_quant": True}, ("nf4", True)),
+        ({**TRL_LORA, "load_in_4bit": True, "bnb_4bit_quant_type": "fp4"}, ("fp4", False)),
+        (TRL_LORA, None),
+        (LLAMA_FACTORY, None),
+    ],
+    ids=str,
+)
+def test_a_base_in_four_bits_is_held_as_there(values: dict[str, Any], expected: Any, tmp_path: Path) -> None:
+    """Each trainer's own default for double quantisation too: TRL's is none."""
+    found = translated(written(tmp_path, values))
+    adapter = parse(found.recipe).adapter
+    assert (getattr(adapter, "quant_type", None), getattr(adapter, "double_quant", None)) == (expected or (None, None))
+    assert not left(found)
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({**LLAMA_FACTORY, "quantization_bit": 8}, "quantization_bit"),
+        ({**LLAMA_FACTORY, "quantization_bit": 4, "quantization_method": "hqq"}, "quantization_method"),
+        ({**LLAMA_FACTORY, "quantization_bit": 4, "finetuning_type": "full"}, "quantization_bit"),
+        ({**AXOLOTL, "load_in_8bit": True}, "load_in_8bit"),
+        ({**AXOLOTL, "load_in_4bit": True, "bnb_config_kwargs": {"llm_int8_threshold": 1}}, "bnb_config_kwargs"),
+    ],
+    ids=str,
+)
+def test_other_quantisation_is_listed(values: dict[str, Any], key: str, tmp_path: Path) -> None:
+    assert key in left(translated(written(tmp_path, values)))
 
 
 def test_a_grpo_config_keeps_its_algorithm() -> None:
@@ -137,10 +183,8 @@ def test_what_transformers_does_where_nothing_is_said_is_what_the_recipe_says(tm
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"beta": 0.1, "max_length": 512, "dataset_name": "a/b"}, "does not train on preferences yet"),
-        ({"stage": "dpo", "finetuning_type": "lora", "dataset": "x"}, "a stage that sharpen does not have"),
         ({"stage": "ppo", "finetuning_type": "lora", "dataset": "x"}, "a stage that sharpen does not have"),
-        ({"base_model": "x", "rl": "orpo", "datasets": [{"path": "a/b"}]}, "preference and RL trainers"),
+        ({"base_model": "x", "rl": "grpo", "datasets": [{"path": "a/b"}]}, "training by `rl` that is not imported"),
         ({"num_generations": 8, "loss_type": "vespo"}, "a loss that sharpen does not have"),
         ({"num_generations": 8, "per_device_train_batch_size": 12}, "no multiple of num_generations"),
         ({"base_model": "x", "datasets": []}, "names no rows to train on"),

@@ -11,6 +11,9 @@ from sharpen.errors import ConfigError, ModelError
 from sharpen.models.registry import ALIASES
 from sharpen.runs.store import read_lines, resume_command
 
+REWARD_MODEL = "reward_model"
+"""The type of the stages whose models write no text; they are meant only where a run has no others."""
+
 RUNS = Path("runs")
 """Where runs are written by default."""
 
@@ -27,10 +30,11 @@ def named(name: str) -> str:
     recipe = _recipe(folder)
     if recipe is None:
         return name
-    stages = [str(stage["name"]) for stage in recipe.get("stages") or ()]
-    made = [model for stage in stages if _is_model(model := folder / "models" / stage)]
+    stages = recipe.get("stages") or ()
+    made = [stage for stage in stages if _is_model(folder / "models" / str(stage["name"]))]
     if made:
-        return str(made[-1])
+        last = next((stage for stage in reversed(made) if stage.get("type") != REWARD_MODEL), made[-1])
+        return str(folder / "models" / str(last["name"]))
     if not stages:
         return str(recipe["model"])
     raise ModelError(

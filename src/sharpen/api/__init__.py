@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from sharpen.api.pictures import Curves
-from sharpen.api.recipes import RFT, SFT, Eval, Recipe
+from sharpen.api.recipes import DPO, RFT, SFT, Eval, Recipe
 from sharpen.api.runs import Run, open_run, resume, run
 from sharpen.api.trying import evaluate, grade
 from sharpen.runs.observer import Observer
 
 __all__ = [
+    "DPO",
     "RFT",
     "SFT",
     "Curves",

@@ -34,7 +34,7 @@ class Curves:
     """A picture of metrics: the first three charts of each stage (a run's report has all). A notebook shows it."""
 
     def __init__(self, metrics: Sequence[Mapping[str, Any]]) -> None:
-        """`metrics` are lines of metrics.jsonl, or your own with its names: stage, type (sft, rft), step, reward ...
+        """`metrics` are lines of metrics.jsonl, or your own with its names: stage, type (sft, dpo, rft), step, loss ...
 
         Raises ConfigError where there are none.
         """

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sharpen.api.graders import Graded, Grader, checked, graded
 from sharpen.api.rows import Data, source
 from sharpen.config.recipe import Eval as EvalConfig
 from sharpen.config.recipe import Recipe as RecipeConfig
+from sharpen.config.stages import DPO as DPOConfig
 from sharpen.config.stages import RFT as RFTConfig
 from sharpen.config.stages import SFT as SFTConfig
 
@@ -16,10 +17,20 @@ from sharpen.config.stages import SFT as SFTConfig
 def SFT(data: Data, **settings: Any) -> SFTConfig:
     """A supervised stage on labelled rows; `settings` are the fields of a recipe's `sft` stage.
 
-    `data` and the setting `validation` are a path, rows (dicts, a DataFrame, a Dataset), or a recipe's `data`.
+    `data`, the setting `validation` and the `data` of the setting `replay` are a path, rows (dicts, a DataFrame, a
+    Dataset), a recipe's `data`, or a list of such, each with its `weight`.
     Raises DataError for rows that are no plain values, with row and column, and ConfigError for wrong settings.
     """
     return checked(SFTConfig, {"data": source(data), **_sources(settings)})
+
+
+def DPO(data: Data, **settings: Any) -> DPOConfig:
+    """A preference stage; `settings` are the fields of a recipe's `dpo` stage, such as `loss="ipo"`.
+
+    `data` and the setting `validation` are as for SFT, their rows pairs (`prompt`, `chosen`, `rejected`) or, for
+    `loss="kto"`, single answers with a `label` (docs/preferences.md). Raises DataError and ConfigError.
+    """
+    return checked(DPOConfig, {"data": source(data), **_sources(settings)})
 
 
 def RFT(data: Data, *, grader: Grader | None = None, **settings: Any) -> RFTConfig | Graded[RFTConfig]:
@@ -53,7 +64,7 @@ class Recipe:
         self,
         *,
         model: str,
-        stages: Sequence[SFTConfig | RFTConfig | Graded[RFTConfig]] = (),
+        stages: Sequence[SFTConfig | DPOConfig | RFTConfig | Graded[RFTConfig]] = (),
         evals: Sequence[EvalConfig | Graded[EvalConfig]] = (),
         **settings: Any,
     ) -> None:
@@ -69,7 +80,10 @@ def _config(part: Any) -> Any:
 
 
 def _sources(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings, with a validation source in any of the forms that data may have."""
-    if settings.get("validation") is None:
-        return settings
-    return {**settings, "validation": source(settings["validation"])}
+    """The settings, with sources of validation and replay in any of the forms that data may have."""
+    found = dict(settings)
+    if found.get("validation") is not None:
+        found["validation"] = source(found["validation"])
+    if isinstance(replay := found.get("replay"), Mapping) and "data" in replay:
+        found["replay"] = {**replay, "data": source(replay["data"])}
+    return found

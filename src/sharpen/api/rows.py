@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sharpen.config.base import Config
+from sharpen.data.formats.shapes import SHAPES
 from sharpen.data.read import Where
 from sharpen.errors import DataError
 
@@ -37,9 +38,13 @@ class Dataset(Protocol):
 
 Data = str | Path | Config | Mapping[str, Any] | Iterable[Mapping[str, Any] | Config] | Frame | Dataset
 """A path or a hub dataset's name; rows (dicts, a DataFrame, a Dataset); or a recipe's `data`, in which `rows` may be
-any of these too, such as `{"rows": frame, "split": {"test": 0.2}}`."""
+any of these too, such as `{"rows": frame, "split": {"test": 0.2}}`; or a list of such sources."""
 
 ROW = "Write rows such as {'prompt': ..., 'answer': ...}"
+SOURCE = frozenset({"path", "rows", "generator", "pairs_from"})
+"""The keys of which a source has one."""
+ROW_KEYS = frozenset().union(*(shape.keys for shape in SHAPES))
+"""The keys of which a row has at least one."""
 WAYS = (("to_dicts",), ("to_pylist",), ("to_dict", "records"))
 """How polars, pyarrow and pandas tell their rows."""
 
@@ -55,9 +60,16 @@ def source(data: Data) -> Any:
             first = next(iter(data), "train")
             raise DataError("a dataset of several splits", value=list(data), remedy=f"Name one: data[{first!r}]")
         return {"type": "inline", **data, "rows": rows(data["rows"])} if "rows" in data else data
-    if isinstance(data, list | tuple) and data and all(isinstance(entry, Config) for entry in data):
-        return tuple(data)
+    if isinstance(data, list | tuple) and data and all(map(_is_source, data)):
+        return tuple(map(source, data))
     return {"type": "inline", "rows": rows(data)}
+
+
+def _is_source(entry: Any) -> bool:
+    """Whether an entry of a list is a recipe's source: a row may have a `path` too, beside what makes it a row."""
+    if isinstance(entry, Mapping):
+        return not SOURCE.isdisjoint(entry) and ROW_KEYS.isdisjoint(entry)
+    return isinstance(entry, Config)
 
 
 def rows(data: Any) -> list[dict[str, Any]]:

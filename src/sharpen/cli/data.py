@@ -40,7 +40,7 @@ def arguments(parser: ArgumentParser) -> None:
         help="held-out files, to find shared prompts",
     )
     check.add_argument(
-        "--max-length", type=int, metavar="N", help="the longest row in tokens (with --for sft: a recipe's default)"
+        "--max-length", type=int, metavar="N", help="the longest row in tokens (not for rft; a recipe's default)"
     )
     check.add_argument("--json", action="store_true", help="print the findings as JSON")
 
@@ -76,9 +76,11 @@ def _renderer(model: str | None, told: str | None) -> Renderer | None:
 
 def _max_length(options: Namespace) -> int | None:
     if options.max_length is None:
-        from sharpen.config.stages import SFT  # imports pydantic
+        from sharpen.config.stages import DPO, SFT, Stage  # imports pydantic
 
-        return int(SFT.model_fields["max_length"].default) if options.purpose == "sft" and options.model else None
+        stages: dict[str, type[Stage]] = {"sft": SFT, "dpo": DPO}
+        stage = stages.get(options.purpose)
+        return int(stage.model_fields["max_length"].default) if stage and options.model else None
     if options.model is None:
         raise ConfigError("tokens cannot be counted without a model", path="--max-length", remedy="Add --model")
     if options.max_length < 1:

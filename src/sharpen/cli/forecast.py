@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sharpen.cli.machine import Speed
 
 if TYPE_CHECKING:
-    from sharpen.config.data import Data, FileData, InlineData, ReasoningGymData
+    from sharpen.config.data import Data, Source
     from sharpen.config.recipe import Recipe
     from sharpen.config.stages import RFT
 
@@ -81,11 +81,15 @@ def rows(data: Data, base: Path) -> int:
     return sum(_rows(source, base) for source in sources(data))
 
 
-def _rows(data: FileData | InlineData | ReasoningGymData, base: Path) -> int:
+def _rows(data: Source, base: Path) -> int:
     if data.type == "reasoning_gym":
         return data.count
     if data.type == "inline":
         return len(data.rows)
+    if data.type == "pairs":
+        from sharpen.data import pairs
+
+        return sum(1 for _ in pairs.rows(data, base))
     with (base / data.path).open("rb") as file:
         lines = sum(1 for line in file if line.strip())
     return min(lines, data.limit or lines)

@@ -20,6 +20,7 @@ from sharpen.cli.track import (
     Track,
     event_line,
     headline,
+    preferred,
     sample_lines,
     sparkline,
     tokens_per_second,
@@ -98,7 +99,9 @@ class Live(Observer):
         return grid
 
     def _stage(self, stage: StageTrack, curve: int) -> tuple[RenderableType, ...]:
-        name, value = headline(stage.line)
+        shown = {
+            name: value for name, value in (headline(stage.line), *preferred(stage.line).items()) if value is not None
+        }
         rate = tokens_per_second(stage.line)
         running = stage.name == self._track.current and not stage.done
         mark = Text("✓", "green") if stage.done else Text("●", "cyan") if running else Text("○", "dim")
@@ -111,7 +114,7 @@ class Live(Observer):
             Text(stage.name, "bold" if running else "" if stage.done else "dim"),
             _bar(stage.step, stage.steps or 1),
             Text(f"{stage.step}/{stage.steps}" if stage.steps else ""),
-            Text.assemble(f"{name} ", (plain(value), "bold")) if value is not None else Text(),
+            Text("  ").join(Text.assemble(f"{name} ", (plain(value), "bold")) for name, value in shown.items()),
             Text(sparkline(tuple(stage.curve)[-curve:]), "cyan"),
             Text(f"{count(rate)} tok/s" if rate else "", "dim"),
             Text(end),

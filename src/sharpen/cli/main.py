@@ -17,6 +17,7 @@ from sharpen.cli import (
     data,
     doctor,
     evaluate,
+    export,
     grade,
     importing,
     init,
@@ -129,6 +130,17 @@ COMMANDS = (
         (
             "sharpen predict runs/first --in rows.jsonl --out answers.jsonl",
             "sharpen predict smollm2-135m-instruct --in my.csv --columns prompt=question --out answers.csv",
+        ),
+    ),
+    Command(
+        "export",
+        "a trained model as a transformers folder, adapter, GGUF or for Ollama",
+        export.arguments,
+        export.export,
+        (
+            "sharpen export runs/first --to hf",
+            "sharpen export runs/first/models/sft --to gguf --quantize q8_0 --out exports/small",
+            "sharpen export runs/first --to ollama",
         ),
     ),
     Command(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharpen.cli import machine
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from sharpen.models.bases import Base, Shape
     from sharpen.models.fits import Method
 
@@ -19,8 +18,10 @@ def arguments(parser: ArgumentParser) -> None:
     """What `sharpen models` is told."""
     actions = parser.add_subparsers(dest="what", required=True, title="actions", metavar="list|show|pull")
     listed = actions.add_parser("list", help="the models with a name of their own: licence, size, what fits here")
-    shown = actions.add_parser("show", help="all about one model, and what each way to train it takes")
-    shown.add_argument("name", metavar="NAME", help="a name of the list, a folder, or a hub id org/name[@revision]")
+    shown = actions.add_parser("show", help="all about one model: what it was made from, what to train it takes")
+    shown.add_argument(
+        "name", metavar="NAME", help="a name of the list, a run, a model's folder, or a hub id org/name[@revision]"
+    )
     for action in (listed, shown):
         action.add_argument("--json", action="store_true", help="print one JSON object")
     pull = actions.add_parser("pull", help="fetch a model, check it, and keep it in the cache")
@@ -60,13 +61,18 @@ def _list(*, as_json: bool) -> None:
 
 
 def _show(name: str, *, as_json: bool) -> None:
+    from sharpen.answer.named import named
+    from sharpen.cli import lineage_tree  # imports rich
     from sharpen.models.folder import described
 
-    found = described(name)
+    meant = named(name)
+    found = described(meant)
+    tree = lineage_tree.of(name)
     result = {
         "schema_version": 1,
         "machine": this_machine(),
         "model": {"name": name, **entry(found.shape, found.base, found.folder)},
+        "lineage": tree,
     }
     if as_json:
         print(json.dumps(result, indent=2))
@@ -74,6 +80,8 @@ def _show(name: str, *, as_json: bool) -> None:
     from sharpen.cli.models_table import one  # imports rich
 
     one(result)
+    if tree:
+        lineage_tree.draw(tree, Path(meant).expanduser().resolve())
 
 
 def this_machine() -> dict[str, Any]:
@@ -118,7 +126,7 @@ def _method(shape: Shape, method: Method) -> dict[str, Any]:
     memory = here["memory_bytes"]
     return {
         "title": method.title,
-        "built": method.built,
+        "trained_share": fits.trained_share(shape, method),
         "bytes": needed.total,
         "fits": fits.verdict(needed.total, memory) if memory else None,
         "parts": {name: round(value) for name, value in needed._asdict().items()},

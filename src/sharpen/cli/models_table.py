@@ -36,7 +36,7 @@ def listing(result: Record) -> None:
     facts = FACTS if wide else ("size",)
     table = _table([("name", "left"), *((fact, "left" if fact == "licence" else "right") for fact in facts)], screen)
     for method in methods:
-        table.add_column(_title(method).replace(", ", "\n"), justify="right", no_wrap=True)
+        table.add_column(method["title"].replace(", ", "\n"), justify="right", no_wrap=True)
     for model in result["models"]:
         told = [_facts(model)[fact] for fact in facts]
         table.add_row(Text(model["alias"], "bold"), *told, *map(_cell, model["methods"].values()))
@@ -54,10 +54,14 @@ def one(result: Record) -> None:
         grid.add_row(Text(name, "dim"), Text(fact))
     screen.print(Padding(grid, (0, 0, 0, 2)))
     parts = list(next(iter(model["methods"].values()))["parts"])
-    table = _table([("GB for", "left"), *((part, "right") for part in parts), ("fits here?", "left")], screen)
+    columns = [("GB for", "left"), ("trains", "right"), *((part, "right") for part in parts), ("fits here?", "left")]
+    table = _table(columns, screen)
     for method in model["methods"].values():
         figures = [_gigabytes(value) if value else MISSING for value in method["parts"].values()]
-        table.add_row(Text(_title(method), "bold"), *figures, _answer(method, result["machine"]["memory_bytes"]))
+        share = f"{100 * method['trained_share']:.2g} %" if method["trained_share"] < 1 else "all"
+        table.add_row(
+            Text(method["title"], "bold"), share, *figures, _answer(method, result["machine"]["memory_bytes"])
+        )
     screen.print(table)
     for line in _legend(result)[1:]:
         screen.print(Text(line, "dim"))
@@ -104,13 +108,9 @@ def _about(model: Record) -> Iterator[tuple[str, str]]:
     yield "here", model["folder"] or f"no: sharpen models pull {model['alias'] or model['name']}"
 
 
-def _title(method: Record) -> str:
-    return str(method["title"]) if method["built"] else f"{method['title']}*"
-
-
 def _cell(method: Record) -> Text:
     mark, style = MARKS[method["fits"]]
-    return Text(f"{mark}{_gigabytes(method['bytes'])}", style if method["built"] else f"dim {style}")
+    return Text(f"{mark}{_gigabytes(method['bytes'])}", style)
 
 
 def _answer(method: Record, here: float | None) -> Text:
@@ -130,7 +130,6 @@ def _legend(result: Record) -> list[str]:
         "† gated: accept the licence at the model's page. ? perhaps gated.",
         f"Memory here: {has}. Training computes on the processor, in {kind}. "
         "Figures are for a recipe's defaults and adapters of rank 16, and within about a quarter.",
-        "* QLoRA is not built yet: the column says what a 4-bit base would take.",
         "What fits may still be slow: `sharpen bench RECIPE` measures the time. "
         "Folders and hub ids (org/name[@revision]) can be named wherever these names can.",
     ]

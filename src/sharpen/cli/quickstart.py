@@ -61,7 +61,7 @@ def _fetch(model: str) -> None:
 def _plan(recipe: Recipe, base: Path) -> str:
     lines = [f"The quickstart teaches {recipe.model} a task, and measures what it has learnt:"]
     for stage in recipe.stages:
-        if stage.type == "sft":
+        if stage.type != "rft":
             what = f"fine-tuning on {forecast.rows(stage.data, base)} labelled examples"
         else:
             assert stage.grader is not None

@@ -89,7 +89,7 @@ def _stages(run: Run) -> Table:
     from rich.text import Text
 
     from sharpen.cli.table import simple
-    from sharpen.cli.track import headline, named
+    from sharpen.cli.track import headline, looked
     from sharpen.reports.numbers import at, duration, finite, plain
     from sharpen.reports.read import label
 
@@ -110,7 +110,7 @@ def _stages(run: Run) -> Table:
         name, value = headline(last)
         steps = f"{plain(finite(last, 'step') or 0)}/{plain(finite(last, 'steps') or 0)}" if last else ""
         now = f"{name} {plain(value)}" if value is not None else ""
-        seen = named(looks[-1]) if looks else ""
+        seen = looked(looks[-1]) if looks else ""
         row(stage.name, stage.result, steps, now, seen, seconds=finite(stage.result, "seconds"))
     return table
 

@@ -31,9 +31,9 @@ COLUMNS = (
 )
 
 LEGEND = (
-    "Changes in percentage points against the row above, on the same problems. Found: the right answer stands "
-    "somewhere in the completion. Task gain: it is found more often; format gain: what is found is in the form "
-    "asked for more often. Bold: the paired interval is clear of zero."
+    "Changes in percentage points against the row above, or the stage that `from` names, on the same problems. Found: "
+    "the right answer stands somewhere in the completion. Task gain: it is found more often; format gain: what is "
+    "found is in the form asked for more often. Bold: the paired interval is clear of zero."
 )
 
 

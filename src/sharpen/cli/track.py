@@ -120,6 +120,12 @@ def headline(line: Record) -> tuple[str, float | None]:
     return ("reward", reward) if reward is not None else ("loss", finite(line, "loss"))
 
 
+def preferred(line: Record) -> dict[str, float]:
+    """What a stage that learns from preferences is about besides its loss: `margin` and `accuracy`, as far as there."""
+    found = {"margin": finite(line, "rewards", "margins"), "accuracy": finite(line, "rewards", "accuracies")}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def tokens_per_second(line: Record) -> float | None:
     """Tokens sampled (in SFT: trained on) a second, over the whole step."""
     seconds = finite(line, "time", "step")
@@ -136,11 +142,12 @@ def step_line(stage: StageTrack) -> str:
         f"{stage.name} {stage.step}/{stage.steps}",
         _part(name, value),
         _part("accuracy", finite(line, "token_accuracy")),
+        *(_part(name, value) for name, value in preferred(line).items()),
         _part("kl", finite(line, "kl")),
         _part("length", finite(line, "length", "mean")),
         _part("tokens/s", tokens_per_second(line)),
         _part("s/step", finite(line, "time", "step")),
-        f"validation {named(validation)}" if validation else "",
+        f"validation {looked(validation)}" if validation else "",
         f"ETA {duration(stage.seconds_left())}" if stage.step < stage.steps else "",
     ]
     return "  ".join(part for part in parts if part)
@@ -196,6 +203,12 @@ def sparkline(values: tuple[float, ...]) -> str:
     low, high = min(values, default=0.0), max(values, default=0.0)
     scale = (len(SPARKS) - 1) / (high - low) if high > low else 0.0
     return "".join(SPARKS[round((value - low) * scale)] for value in values)
+
+
+def looked(validation: Record) -> str:
+    """A look at the validation rows: `reward 0.512, n 64`; of preferences their loss, margin and accuracy."""
+    told = preferred(validation)
+    return named({"loss": validation.get("loss"), **told} if told else validation)
 
 
 def named(values: Record) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from sharpen.config.base import Config
 
@@ -20,10 +20,8 @@ Preset = Literal["all-linear", "attention"]
 Targets = Annotated[Preset | tuple[str, ...], BeforeValidator(_preset_or_names)]
 
 
-class Lora(Config):
-    """A new low-rank adapter (arXiv:2106.09685). One that the stage before trained is merged into the weights first."""
-
-    type: Literal["lora"] = "lora"
+class LowRank(Config):
+    """What new adapters share (LoRA, arXiv:2106.09685)."""
 
     rank: Annotated[int, Field(ge=1)] = 16
     """Rank of the update; more rank, more to learn with."""
@@ -42,6 +40,41 @@ class Lora(Config):
 
     targets: Targets = "all-linear"
     """Layers that get an adapter: `all-linear` (all but the head), `attention`, or names such as [q_proj, v_proj]."""
+
+    stack: bool = False
+    """Leave the adapter that the stage before trained as it is, frozen and active, and train the new one on top of it;
+    without, it is merged into the weights first."""
+
+    @model_validator(mode="after")
+    def _only_adds(self) -> Self:
+        if self.dora and self.stack:
+            raise ValueError(
+                "DoRA scales the rows of the weights it lies on, so it cannot be stacked on an adapter; "
+                "leave `stack` out, or write `adapter: continue`"
+            )
+        return self
+
+
+class Lora(LowRank):
+    """A new low-rank adapter on weights as they are."""
+
+    type: Literal["lora"] = "lora"
+
+
+class QLora(LowRank):
+    """A new low-rank adapter on frozen weights held in 4 bits (QLoRA, arXiv:2305.14314); needs bitsandbytes."""
+
+    type: Literal["qlora"] = "qlora"
+
+    quant_type: Literal["nf4", "fp4"] = "nf4"
+    """The 16 values of a number: quantiles of a normal distribution (`nf4`), or floating point (`fp4`)."""
+
+    double_quant: bool = True
+    """Hold the scale of each 64 numbers in 8 bits, not 32."""
+
+    def how(self) -> str:
+        """`nf4, scales in 8 bits`."""
+        return f"{self.quant_type}, scales in {8 if self.double_quant else 32} bits"
 
 
 class Continue(Config):
@@ -63,25 +96,29 @@ class Inherit(Config):
 
 
 def _spelled_out(value: Any) -> Any:
-    """`continue` for {type: continue}, and null for {type: none}."""
+    """`continue` for {type: continue}, `dora` and `qdora` for those with `dora: true`, and null for {type: none}."""
     if value is None:
         return {"type": "none"}
+    if value in ("dora", "qdora"):
+        return {"type": value.replace("dora", "lora"), "dora": True}
     return {"type": value} if isinstance(value, str) else value
 
 
+Short = Literal["lora", "dora", "qlora", "qdora", "none"]
+
 Adapter = Annotated[
-    Lora | Full,
+    Lora | QLora | Full,
     Field(discriminator="type"),
-    BeforeValidator(_spelled_out, json_schema_input_type=Lora | Full | Literal["lora", "none"] | None),
+    BeforeValidator(_spelled_out, json_schema_input_type=Lora | QLora | Full | Short | None),
 ]
 """What a recipe's stages train unless they say otherwise."""
 
 StageAdapter = Annotated[
-    Lora | Continue | Full | Inherit,
+    Lora | QLora | Continue | Full | Inherit,
     Field(discriminator="type"),
     BeforeValidator(
         _spelled_out,
-        json_schema_input_type=Lora | Continue | Full | Inherit | Literal["lora", "continue", "none", "recipe"] | None,
+        json_schema_input_type=Lora | QLora | Continue | Full | Inherit | Short | Literal["continue", "recipe"] | None,
     ),
 ]
 """What one stage trains."""

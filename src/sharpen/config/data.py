@@ -1,14 +1,17 @@
-"""Where rows come from: a file or a hub dataset, rows given in Python, or a reasoning-gym generator."""
+"""Where rows come from: a file or a hub dataset, rows given in Python, a reasoning-gym generator, or an earlier run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from sharpen.config.base import Config
 from sharpen.config.graders import Grader
+
+Weight = Annotated[float, Field(gt=0)] | None
+"""What a source of a list counts."""
 
 
 class Split(Config):
@@ -52,6 +55,9 @@ class FileData(Config):
     grader: Grader | None = None
     """Grades the completions to this source's prompts; the stage's or eval's own grader when not given."""
 
+    weight: Weight = None
+    """In a list: rows are drawn from the sources in proportion to their weights. Without weights they are all one."""
+
 
 class InlineData(Config):
     """Rows handed over in Python; the run directory keeps them as JSONL."""
@@ -69,6 +75,9 @@ class InlineData(Config):
 
     grader: Grader | None = None
     """Grades the completions to this source's prompts; the stage's or eval's own grader when not given."""
+
+    weight: Weight = None
+    """In a list: rows are drawn from the sources in proportion to their weights. Without weights they are all one."""
 
 
 class ReasoningGymData(Config):
@@ -98,11 +107,43 @@ class ReasoningGymData(Config):
     grader: Grader | None = None
     """Grades the completions to this source's prompts; the stage's or eval's own grader when not given."""
 
+    weight: Weight = None
+    """In a list: rows are drawn from the sources in proportion to their weights. Without weights they are all one."""
+
+
+class PairsData(Config):
+    """Pairs for a preference stage, made of the graded completions of an earlier run's RFT stage: of each group the
+    best against the worst. A completion that was cut off is never the better one, and equal texts make no pair."""
+
+    type: Literal["pairs"] = "pairs"
+
+    grader: ClassVar[None] = None
+
+    pairs_from: str
+    """The earlier run's directory, relative to the recipe's folder."""
+
+    stage: str = ""
+    """The RFT stage whose completions are taken; may be left out where the run has but one."""
+
+    per_group: Annotated[int, Field(ge=1)] = 1
+    """Pairs of a group, at most: the best with the worst, the second best with the second worst, and so on."""
+
+    min_gap: Annotated[float, Field(ge=0)] = 0.0
+    """The scores of a pair differ by more than this."""
+
+    split: Split | None = None
+    """Read one side only of a split into train and test."""
+
+    weight: Weight = None
+    """In a list: rows are drawn from the sources in proportion to their weights. Without weights they are all one."""
+
 
 def _kind(value: Any) -> str:
     """The tag of a data source; a plain path means a file."""
     if isinstance(value, list | tuple):
         return MANY
+    if isinstance(value, dict) and "pairs_from" in value:
+        return "pairs"
     kind = value.get("type", "file") if isinstance(value, dict) else getattr(value, "type", "file")
     return str(_jsonl_is_file(kind))
 
@@ -113,22 +154,69 @@ def _not_empty(value: tuple[Any, ...]) -> tuple[Any, ...]:
     return value
 
 
+def _weighted(value: Any) -> Any:
+    """Weights are for lists, and then for all of a list."""
+    if not isinstance(value, tuple):
+        if value.weight is not None:
+            raise ValueError(
+                f"a source that stands alone has a weight (got {value.weight:g}), which says how often it is drawn "
+                "beside others. Leave the weight out, or name several sources in a list"
+            )
+        return value
+    missing = [str(place) for place, source in enumerate(value) if source.weight is None]
+    if missing and len(missing) < len(value):
+        raise ValueError(
+            f"some sources of the list have a weight, others have none (places, from 0: {', '.join(missing)}). "
+            "Give each its weight, or none to any"
+        )
+    return value
+
+
+def _unweighted(value: Any) -> Any:
+    """Held-out rows are not drawn."""
+    for source in sources(value):
+        if source.weight is not None:
+            raise ValueError(
+                f"a source of held-out rows has a weight (got {source.weight:g}), but each of these rows is looked at "
+                "once, none is drawn. Leave the weight out"
+            )
+    return value
+
+
 MANY = "list"
 """The tag of several sources in a list."""
 
 _FILE = Annotated[FileData, Tag("file")]
 _INLINE = Annotated[InlineData, Tag("inline")]
 _GYM = Annotated[ReasoningGymData, Tag("reasoning_gym")]
+_PAIRS = Annotated[PairsData, Tag("pairs")]
 
-Source = Annotated[_FILE | _INLINE | _GYM, Discriminator(_kind)]
+Source = FileData | InlineData | ReasoningGymData | PairsData
 """One source of rows."""
 
+_Source = Annotated[_FILE | _INLINE | _GYM | _PAIRS, Discriminator(_kind)]
+
 Data = Annotated[
-    _FILE | _INLINE | _GYM | Annotated[tuple[Source, ...], AfterValidator(_not_empty), Tag(MANY)], Discriminator(_kind)
+    _FILE | _INLINE | _GYM | _PAIRS | Annotated[tuple[_Source, ...], AfterValidator(_not_empty), Tag(MANY)],
+    Discriminator(_kind),
+    AfterValidator(_weighted),
 ]
-"""Any source of rows, or several, read one after the other."""
+"""Any source of rows, or several: read one after the other, or drawn in proportion to their weights."""
+
+HeldOutData = Annotated[Data, AfterValidator(_unweighted)]
+"""Any source of rows that are looked at, not trained on."""
 
 
-def sources(data: Data) -> Sequence[FileData | InlineData | ReasoningGymData]:
+class Replay(Config):
+    """General rows among a stage's own, so that the model forgets less of what it could do before."""
+
+    data: Data
+    """The general rows, of the same shapes as the stage's own."""
+
+    share: Annotated[float, Field(gt=0, lt=1)]
+    """Share of every step's rows that are general ones: 0.1 is one in ten."""
+
+
+def sources(data: Data) -> Sequence[Source]:
     """The sources of `data`, one or several."""
     return data if isinstance(data, tuple) else (data,)

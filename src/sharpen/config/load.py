@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from sharpen.config.data import MANY
 from sharpen.config.peers import ours, told
@@ -76,6 +77,11 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID, **described}
 
 
+def fields(model: Model) -> dict[str, FieldInfo]:
+    """A model's fields, by the keys under which a recipe has them."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
 def explain(error: ValidationError, model: Model) -> ConfigError:
     """Pydantic's faults in `model` as one ConfigError, without pydantic's words and union tags."""
     faults = [_fault(dict(detail), model) for detail in error.errors(include_url=False)]
@@ -92,7 +98,7 @@ def _fault(detail: dict[str, Any], model: Model) -> ConfigError:
     key, value, context = str((detail["loc"] or ("",))[-1]), detail["input"], detail.get("ctx", {})
     match detail["type"]:
         case "missing":
-            about = owner.model_fields[key].description if owner else ""
+            about = fields(owner)[key].description if owner else ""
             return ConfigError("is missing", path=path, remedy=about or "")
         case "extra_forbidden":
             return ConfigError(f"unknown key `{key}`; {_instead(key, path, owner, model)}", path=path, value=value)
@@ -102,8 +108,8 @@ def _fault(detail: dict[str, Any], model: Model) -> ConfigError:
             tag, path = context["tag"], f"{path}.type"
             return ConfigError(f"unknown type `{tag}`; {_suggest(tag, _tags(here), 'types')}", path=path)
         case "model_type" | "model_attributes_type" | "dict_type":
-            fields = ", ".join(here[0].model_fields) if len(here) == 1 else "type, ..."
-            wanted = f"should be a mapping with the keys {fields}" if here else "should be a mapping"
+            keys = ", ".join(fields(here[0])) if len(here) == 1 else "type, ..."
+            wanted = f"should be a mapping with the keys {keys}" if here else "should be a mapping"
             return ConfigError(wanted, path=path, value=value)
         case "value_error":
             return ConfigError(str(context["error"]), path=path)
@@ -115,13 +121,13 @@ def _instead(key: str, path: str, owner: Model | None, root: Model) -> str:
     """What to write for an unknown key: another trainer's name for it, another place, or a similar key."""
     if text := ours(key, path):
         return text if root is Recipe else re.sub(r"stages\.N\.", "", text)
-    found = dict(_places(key, root))
-    types = {_bare(place): kind for place, kind in found.items()}
-    if _bare(path) in types:
-        return f"it is a key of the type `{types[_bare(path)]}`"
-    if near := _near(path, list(found)):
+    found = list(_places(key, root))
+    kinds = [f"`{kind}`" for place, kind in found if _bare(place) == _bare(path)]
+    if kinds:
+        return f"it is a key of the type {' or '.join(dict.fromkeys(kinds))}"
+    if near := _near(path, list(dict(found))):
         return f"it stands in {told(' or '.join(near[:3]), path)}"
-    return _suggest(key, list(owner.model_fields) if owner else [], "keys")
+    return _suggest(key, list(fields(owner)) if owner else [], "keys")
 
 
 def _bare(path: str) -> str:
@@ -143,7 +149,7 @@ def _near(path: str, places: list[str]) -> list[str]:
 
 def _places(key: str, model: Model, path: str = "") -> Iterator[tuple[str, str]]:
     """Where in a model, and below it, a key stands, and the type of what has it; `N` for the number in a list."""
-    for name, field in model.model_fields.items():
+    for name, field in fields(model).items():
         if name == key and key not in ("type", "name"):
             yield f"{path}{name}", _tag(model) if "type" in model.model_fields else ""
         several = get_origin(field.annotation) is tuple
@@ -176,7 +182,7 @@ def _place(loc: tuple[int | str, ...], model: Model) -> _Place:
         path.append(str(part))
         if isinstance(part, str):
             owner = here[0] if here else None
-            field = owner.model_fields.get(part) if owner else None
+            field = fields(owner).get(part) if owner else None
             here = _models(field.annotation) if field else []
             keyed = field is not None and get_origin(field.annotation) is dict
     return _Place(".".join(path), here, owner)

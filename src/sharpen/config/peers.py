@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 
-_BATCH = "stages.N.batch_size (sft), stages.N.prompts_per_step and stages.N.group_size (rft)"
+_BATCH = "stages.N.batch_size (sft, dpo), stages.N.prompts_per_step and stages.N.group_size (rft)"
 _MICROBATCH = "stages.N.tokens_per_microbatch"
 _LENGTH = "stages.N.max_length"
 _ANSWER = "stages.N.sampling.max_tokens"
-_STEPS = "stages.N.epochs (sft), stages.N.steps (rft)"
+_STEPS = "stages.N.epochs (sft, dpo), stages.N.steps (rft)"
 _LR = "stages.N.optim.lr"
 _WARMUP = "stages.N.optim.warmup_ratio"
 _KL = "stages.N.algorithm.kl.coef"
@@ -77,7 +77,7 @@ PLACES: dict[str, str] = {
     "importance_sampling_level": "stages.N.algorithm.ratio",
     "vllm_importance_sampling_cap": "stages.N.algorithm.mismatch_cap",
     "mask_truncated_completions": "stages.N.algorithm.mask_truncated",
-    "beta": _KL,
+    "beta": f"stages.N.loss.beta (dpo), {_KL} (rft)",
     "kl_coef": _KL,
     "init_kl_coef": _KL,
     "kl_loss_coef": _KL,
@@ -97,6 +97,11 @@ PLACES: dict[str, str] = {
     "lora_target_modules": "adapter.targets",
     "use_dora": "adapter.dora",
     "use_rslora": "adapter.rslora",
+    "load_in_4bit": "adapter.type, as `adapter: qlora`",
+    "quantization_bit": "adapter.type, as `adapter: qlora` for 4",
+    "bnb_4bit_quant_type": "adapter.quant_type",
+    "bnb_4bit_use_double_quant": "adapter.double_quant",
+    "double_quantization": "adapter.double_quant",
     # looks, checkpoints, trackers
     "eval_steps": "stages.N.eval_every",
     "eval_interval": "stages.N.eval_every",
@@ -131,6 +136,8 @@ PLACES: dict[str, str] = {
     "validation_file": "stages.N.validation.path",
     "val_files": "stages.N.validation.path",
     "max_samples": "stages.N.data.limit",
+    "interleave_probs": "stages.N.data, as a list of sources of which each has its `weight`",
+    "dataset_mixer": "stages.N.data, as a list of sources of which each has its `weight`",
     "reward_funcs": "stages.N.grader",
     "reward_function": "stages.N.grader",
     "reward_model": "stages.N.grader",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from sharpen.config.adapters import Inherit, StageAdapter
 from sharpen.config.algorithms import Algorithm
 from sharpen.config.base import Config
-from sharpen.config.data import Data
+from sharpen.config.data import Data, HeldOutData, Replay
 from sharpen.config.envs import Env, check_reward
 from sharpen.config.graders import Grader
 from sharpen.config.optim import Optim
+from sharpen.config.preferences import AnyPreferenceLoss, Sigmoid
 from sharpen.config.response_format import ResponseFormat, check_env
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -72,7 +73,7 @@ class EarlyStopping(Config):
     """So many looks at the validation rows running without improvement end the stage."""
 
     min_delta: Annotated[float, Field(ge=0)] = 0.0
-    """An improvement is more than this: in reward for rft, in loss for sft."""
+    """An improvement is more than this: in reward for rft, in loss for the others."""
 
 
 class Probe(Config):
@@ -92,13 +93,23 @@ class Probe(Config):
 class Stage(Config):
     """What every training stage has."""
 
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)  # `from` is a keyword of Python's
+
+    makes_policy: ClassVar[bool] = True
+    """Whether its model writes text, so that stages start from it and evals ask it."""
+
     name: Name
     """Names the stage's folder and model."""
+
+    from_: Annotated[str, Field(min_length=1)] | None = Field(default=None, alias="from")
+    """What the stage starts from: the name of a stage before it, `base` for the recipe's model, or, with a `/` in it,
+    the path of an earlier run (its last model) or of a model's folder. null: the nearest stage before it whose model
+    writes text, else the recipe's model. In Python `from_`."""
 
     data: Data
     """The training rows."""
 
-    validation: Data | None = None
+    validation: HeldOutData | None = None
     """Held-out rows watched during training, every `eval_every` steps."""
 
     adapter: StageAdapter = Inherit()
@@ -144,14 +155,69 @@ class SFT(Stage):
     name: Name = "sft"
     """Names the stage's folder and model."""
 
+    replay: Replay | None = None
+    """General rows trained on besides the stage's own, against forgetting; null: none."""
+
     epochs: Annotated[float, Field(gt=0)] = 1.0
-    """Passes over the rows."""
+    """Passes over the rows. Replayed rows do not count: the share s of them makes a stage 1/(1 - s) as long."""
 
     batch_size: Count = 16
     """Rows per optimiser step."""
 
     max_length: Count = 2048
     """The longest row in tokens; a longer one is an error, not cut."""
+
+
+class DPO(Stage):
+    """Preference optimisation: the better of two answers made likelier than the worse (DPO and its family)."""
+
+    type: Literal["dpo"] = "dpo"
+
+    name: Name = "dpo"
+    """Names the stage's folder and model."""
+
+    loss: AnyPreferenceLoss = Sigmoid()
+    """How preferences become a loss."""
+
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    """Passes over the rows."""
+
+    batch_size: Count = 16
+    """Rows per optimiser step: pairs, or for `kto` answers."""
+
+    max_length: Count = 2048
+    """The longest prompt and answer in tokens; a longer one is an error, not cut."""
+
+    @model_validator(mode="after")
+    def _answers_to_other_prompts(self) -> Self:
+        if not self.loss.paired and self.batch_size < 2:
+            raise ValueError("kto compares the answers of a step with answers to its other prompts: batch_size is 1")
+        return self
+
+
+class RewardModeling(Stage):
+    """A reward model: of two answers the better gets the higher score (Bradley-Terry). Graders of type `reward_model`
+    take it; stages after this one start from the policy that it started from."""
+
+    makes_policy: ClassVar[bool] = False
+
+    type: Literal["reward_model"] = "reward_model"
+
+    name: Name = "reward_model"
+    """Names the stage's folder and model."""
+
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    """Passes over the rows."""
+
+    batch_size: Count = 16
+    """Pairs per optimiser step."""
+
+    max_length: Count = 2048
+    """The longest prompt and answer in tokens; a longer one is an error, not cut."""
+
+    center_rewards_coefficient: Annotated[float, Field(gt=0)] | None = None
+    """Adds so many times the square of the sum of a pair's scores, which keeps them around 0 (arXiv:2312.09244; 0.01
+    does); null: only their difference counts."""
 
 
 class RFT(Stage):
@@ -205,4 +271,4 @@ class RFT(Stage):
         return self
 
 
-AnyStage = Annotated[SFT | RFT, Field(discriminator="type")]
+AnyStage = Annotated[SFT | DPO | RewardModeling | RFT, Field(discriminator="type")]

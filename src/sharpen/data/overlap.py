@@ -16,9 +16,9 @@ from typing import Generic, NamedTuple, TypeVar
 
 from sharpen.data.formats.messages import require_text
 from sharpen.errors import OverlapError
-from sharpen.types import Example, Labelled, Message
+from sharpen.types import Example, Labelled, Message, Preference
 
-Row = TypeVar("Row", bound=Example | Labelled)
+Row = TypeVar("Row", bound=Example | Labelled | Preference)
 
 Train = Mapping[str, AbstractSet[bytes]]
 """The prompt keys of each training source, by its name (`stages.sft`)."""
@@ -45,12 +45,14 @@ def key(messages: Sequence[Message]) -> bytes:
     return blake2b("\x1e".join(turns).encode(), digest_size=16).digest()
 
 
-def keys(row: Example | Labelled) -> frozenset[bytes]:
+def keys(row: Example | Labelled | Preference) -> frozenset[bytes]:
     """The keys of every prompt of a row: of each trained turn, and of a generator's bare question.
 
     The bare question is compared too, so that the same problem with another suffix is found. Plain text
     counts as a prompt that is equal to it. Raises DataError for content in parts.
     """
+    if isinstance(row, Preference):
+        return keys(row.answered(row.chosen)) | keys(row.answered(row.rejected))
     require_text(row.messages, row.place or row.id)
     if isinstance(row, Labelled):
         if row.text:
@@ -82,7 +84,7 @@ def held_out(rows: Iterable[Row], train: Train, *, may_drop: bool, name: str) ->
     return HeldOut(kept, len(dropped))
 
 
-def check(train: Train, held_out_rows: Mapping[str, Iterable[Example | Labelled]]) -> None:
+def check(train: Train, held_out_rows: Mapping[str, Iterable[Example | Labelled | Preference]]) -> None:
     """Raise one OverlapError naming every held-out source whose prompts occur in training data."""
     faults: list[OverlapError] = []
     for name, rows in held_out_rows.items():
@@ -107,8 +109,8 @@ def _said(turn: Message) -> str:
     return normalise(turn["content"]) + (json.dumps(calls, sort_keys=True) if calls else "")
 
 
-def _text(row: Example | Labelled) -> str:
+def _text(row: Example | Labelled | Preference) -> str:
     if isinstance(row, Labelled) and row.text:
         return row.text
-    prompt = row.messages if isinstance(row, Example) else row.prompt
+    prompt = row.prompt if isinstance(row, Labelled) else row.messages
     return "\n".join(turn["content"] for turn in prompt if turn["role"] != "system")

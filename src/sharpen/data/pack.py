@@ -51,14 +51,14 @@ def cost(atom: Sequence[Row]) -> int:
     return atom[0].shared + sum(len(row.tokens) - row.shared for row in atom)
 
 
-def pack(rows: Iterable[Row], budget: int) -> Iterator[Batch]:
+def pack(rows: Iterable[Row], budget: int, *, whole: bool = False) -> Iterator[Batch]:
     """Batches of at most `budget` tokens, in the order of the rows; a sequence over the budget stands alone.
 
-    An atom over the budget comes in parts, each with the shared prefix.
+    An atom over the budget comes in parts, each with the shared prefix; with `whole` it stands alone.
     """
     pending: list[list[Row]] = []
     used = 0
-    for part in _parts(rows, budget):
+    for part in atoms(rows) if whole else _parts(rows, budget):
         if pending and used + cost(part) > budget:
             yield _batch(pending)
             pending, used = [], 0

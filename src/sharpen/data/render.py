@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from sharpen.data.formats.messages import require_text
 from sharpen.data.plain import Marks, Plain
 from sharpen.data.shown import require_all_shown
 from sharpen.errors import DataError
-from sharpen.types import Example, Labelled, Message, Sample, Segment, Tool
+from sharpen.types import Example, Labelled, Message, Preference, Sample, Segment, Tool
 from sharpen.types import Sequence as Row
 
 
@@ -90,6 +91,24 @@ class Renderer:
         if len(tokens) > max_length:
             raise too_long(place, len(tokens), max_length)
         return Row(tokens=tuple(tokens), mask=tuple(mask), atom=row.id)
+
+    def pair(self, row: Preference, max_length: int) -> tuple[Row, Row]:
+        """The trainer's rows of the better and the worse answer, of which all assistant turns are masked in; what both
+        begin with is computed once.
+
+        Raises DataError as `labelled`, and where both answers are the same tokens.
+        """
+        chosen, rejected = (self.labelled(row.answered(answer), max_length) for answer in (row.chosen, row.rejected))
+        if chosen.tokens == rejected.tokens:
+            raise DataError(
+                "chosen and rejected are the same once the chat template has written them",
+                file=row.place or row.id,
+                remedy="Remove the row: it teaches nothing",
+            )
+        longest = min(len(chosen.tokens), len(rejected.tokens)) - 1
+        shared = next((i for i in range(longest) if chosen.tokens[i] != rejected.tokens[i]), longest)
+        atom = f"{row.place} {row.id}"  # neither is unique alone: files of one name, several pairs of one group
+        return replace(chosen, shared=shared, atom=atom), replace(rejected, shared=shared, atom=atom)
 
     def _text(self, text: str) -> tuple[list[int], list[bool]]:
         tokens = self._controls.text(text)

@@ -12,15 +12,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sharpen.config.data import Data, FileData, InlineData, ReasoningGymData, sources
+from sharpen.config.data import Data, FileData, InlineData, PairsData, ReasoningGymData, Source, sources
 from sharpen.config.graders import GraderConfig
-from sharpen.data import files, formats, gym, hub, overlap, read
+from sharpen.data import files, formats, gym, hub, overlap, pairs, read
 from sharpen.data.formats.columns import rename
 from sharpen.data.formats.parts import Purpose
 from sharpen.errors import ConfigError, DataError
 from sharpen.types import Example, Labelled, Preference
 
 Row = TypeVar("Row", Labelled, Example, Preference | Labelled)
+Written = FileData | InlineData | PairsData
+"""Sources of rows that have a shape."""
+
 Numbered = Iterator[tuple[read.Where, read.Record]]
 
 
@@ -47,6 +50,28 @@ def read_examples(data: Data, base: Path) -> Iterator[Example]:
         )
         own = grader_key(source.grader)
         yield from (replace(row, grader=own) for row in gym_or_rows) if own else gym_or_rows
+
+
+def read_pairs(data: Data, base: Path) -> Iterator[Preference]:
+    """Two answers of which one is better, of all sources, as a stream. Raises DataError, also for single answers."""
+    for row in read_preferences(data, base):
+        if isinstance(row, Labelled):
+            raise DataError(
+                "a single answer with a label, where two answers are compared",
+                file=row.place,
+                remedy="Give rows with chosen and rejected, or take `loss: kto`, which learns from single answers",
+            )
+        yield row
+
+
+def read_answers(data: Data, base: Path) -> Iterator[Labelled]:
+    """Answers that are desirable or not, of all sources, as a stream; a pair is one of each. Raises DataError."""
+    for row in read_preferences(data, base):
+        if isinstance(row, Labelled):
+            yield row
+        else:
+            yield row.answered(row.chosen, desirable=True)
+            yield row.answered(row.rejected, desirable=False)
 
 
 def read_preferences(data: Data, base: Path) -> Iterator[Preference | Labelled]:
@@ -99,7 +124,7 @@ def paths(data: FileData, base: Path) -> list[Path]:
 
 
 def _made(
-    make: Callable[[read.Record, read.Where], Row], source: FileData | InlineData, base: Path, purpose: Purpose
+    make: Callable[[read.Record, read.Where], Row], source: Written, base: Path, purpose: Purpose
 ) -> Iterator[Row]:
     rows = partial(_renamed, source, base)
     if source.split is None:
@@ -110,14 +135,17 @@ def _made(
     return (make(record, where) for where, record in chosen)
 
 
-def _renamed(source: FileData | InlineData, base: Path) -> Numbered:
+def _renamed(source: Written, base: Path) -> Numbered:
     for where, record in _records(source, base):
-        yield where, rename(record, source.columns, where)
+        yield where, record if isinstance(source, PairsData) else rename(record, source.columns, where)
 
 
-def _records(data: FileData | InlineData, base: Path) -> Numbered:
+def _records(data: Written, base: Path) -> Numbered:
     if isinstance(data, FileData):
         yield from islice((row for path in paths(data, base) for row in files.rows(path)), data.limit)
+        return
+    if isinstance(data, PairsData):
+        yield from pairs.rows(data, base)
         return
     if not data.rows:
         raise DataError("there are no rows", file="inline", remedy="Give at least one row")
@@ -127,15 +155,15 @@ def _records(data: FileData | InlineData, base: Path) -> Numbered:
         yield where, record
 
 
-def _fingerprint(data: FileData | InlineData | ReasoningGymData, base: Path) -> str:
+def _fingerprint(data: Source, base: Path) -> str:
     match data:
         case FileData():
             digests = [_file_digest(path) for path in paths(data, base)]
             return digests[0] if len(digests) == 1 else _digest(digests)
-        case InlineData():
+        case InlineData() | PairsData():
             return _digest([record for _, record in _records(data, base)])
         case ReasoningGymData():
-            settings = data.model_dump(mode="json", exclude={"grader"})  # what is drawn does not depend on it
+            settings = data.model_dump(mode="json", exclude={"grader", "weight"})  # neither changes what is drawn
             return _digest({**settings, "version": gym.installed()})
 
 

@@ -23,7 +23,7 @@ from sharpen.graders.batches import split
 from sharpen.graders.foreign import said, text_of
 from sharpen.graders.template import InvalidVariable, render
 from sharpen.models import folder
-from sharpen.types import Example, Grade, Message, Sample
+from sharpen.types import Example, Grade, Message, Sample, Tool
 
 Pair = tuple[Example, Sample]
 Encoded = Mapping[str, list[int]]
@@ -115,15 +115,8 @@ class RewardModelGrader:
         """One text or two, and whether the tokenizer puts its own tokens around them, which templates bring along."""
         config = self._config
         if config.input == "chat" or (config.input == "auto" and loaded.tokenizer.chat_template):
-            turns = [_mapped(_answered(message), loaded.special) for message in said(sample)]
-            messages = [*example.messages, *turns]
-            try:
-                rendered: str = loaded.tokenizer.apply_chat_template(
-                    messages, tools=list(example.tools) or None, tokenize=False
-                )
-            except Exception as error:  # a foreign boundary: templates are programs
-                raise ValueError(f"the reward model's chat template fails: {type(error).__name__}: {error}") from error
-            return [rendered], False
+            messages = [*example.messages, *shown_turns(said(sample), loaded.special)]
+            return [conversation(loaded.tokenizer, messages, example.tools)], False
 
         def shown(path: str, text: str) -> str:
             return plain(text, loaded.special) if path.startswith("sample") else text
@@ -188,10 +181,28 @@ def load(config: RewardModel) -> _Loaded:
     _check_labels(config, model.config)
     if config.input == "chat" and not tokenizer.chat_template:
         raise ModelError("the reward model has no chat template", value=str(path), remedy="Leave out `input: chat`")
+    return _Loaded(model.eval(), tokenizer, control_texts(tokenizer))
+
+
+def control_texts(tokenizer: Any) -> re.Pattern[str]:
+    """What the tokenizer reads as control tokens, the longest first."""
     specials = {entry.content for entry in tokenizer.added_tokens_decoder.values() if entry.special and entry.content}
     longest_first = sorted(specials, key=len, reverse=True)
-    special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-    return _Loaded(model.eval(), tokenizer, special)
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+
+def conversation(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Tool]) -> str:
+    """A whole conversation in the tokenizer's chat template. Raises ValueError where that fails."""
+    try:
+        rendered: str = tokenizer.apply_chat_template(list(messages), tools=list(tools) or None, tokenize=False)
+    except Exception as error:  # a foreign boundary: templates are programs
+        raise ValueError(f"the reward model's chat template fails: {type(error).__name__}: {error}") from error
+    return rendered
+
+
+def shown_turns(turns: Sequence[Message], special: re.Pattern[str]) -> list[Message]:
+    """The turns of an attempt as a reward model reads them: control tokens as plain text, and without thoughts."""
+    return [_mapped(_answered(message), special) for message in turns]
 
 
 def plain(text: str, special: re.Pattern[str]) -> str:

@@ -1,16 +1,15 @@
-"""Low-rank adapters inside a model, by peft: put in, scaled for sampling, merged, saved.
+"""Low-rank adapters inside a model, by peft: put in, stacked, scaled for sampling, merged.
 
 They are injected into the model itself, so that its names, attention and head stay what sampler and trainer
-know. Their weights are float32 over a base of any type, and the base is frozen.
+know. Their weights are float32 over a base of any type, 4 bits too (`quantized`), and the base is frozen.
 """
 
 from __future__ import annotations
 
-import json
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,88 +17,69 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sharpen.errors import ModelError
+from sharpen.models.quantized import FourBits, Quantized, quantize, quantized_layers
 from sharpen.models.quiet import quiet
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
 NAME = "default"
-"""peft's name for an adapter; a model of ours has one at most."""
+"""peft's name for the adapter that is trained; a model of ours has one at most."""
 
-_PREFIX = "base_model.model."  # in peft's files, before each name of the model's own
-_CONFIG = "adapter_config.json"
+BELOW = "below"
+"""The name of what it is stacked on: the adapters of stages before as one, frozen and active."""
 
 
 def attached(model: nn.Module) -> bool:
     """Whether the model has an adapter."""
-    return any(True for _ in _layers(model))
+    return any(True for _ in adapted(model))
 
 
-def attach(model: nn.Module, settings: LoraConfig, seed: int) -> None:
+def stacked(model: nn.Module) -> bool:
+    """Whether the model's adapter lies on another."""
+    return any(BELOW in layer.lora_A for layer in adapted(model))
+
+
+def attach(model: nn.Module, settings: LoraConfig, seed: int, four_bits: FourBits | None = None) -> None:
     """Put a new adapter into the model and freeze all else; its random numbers start from `seed`.
 
-    At first the model computes what it did before: B is 0, and DoRA's magnitudes are the weights' own norms.
+    At first the model computes what it did before: B is 0, and DoRA's magnitudes are the weights' own norms. With
+    `four_bits` all its linear layers but the head are held so from now on. Raises ConfigError where that needs what is
+    not installed.
     """
-    with quiet():
-        from peft import inject_adapter_in_model  # takes seconds to import
     with seeded(seed):
-        inject_adapter_in_model(settings, model, NAME)
-    for _, layer in _layers(model):
-        for name, parameter in layer.named_parameters():
-            if not name.startswith("base_layer."):
-                parameter.data = parameter.data.float()
-        if NAME in layer.lora_magnitude_vector:  # peft took the norm in the base's type
+        inject(model, settings, NAME)
+    if four_bits:
+        quantize(model, four_bits)
+    for layer in adapted(model):
+        if NAME in layer.lora_magnitude_vector:  # peft took the norm of the dense weight, in its type
             layer.lora_magnitude_vector[NAME].weight.data = layer.base_layer.weight.detach().float().norm(dim=1)
+
+
+def inject(model: nn.Module, settings: LoraConfig, name: str) -> None:
+    """Put an adapter of that name into the model, in float32; all else is frozen, and all adapters are active."""
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a second adapter: we know
+        from peft import inject_adapter_in_model  # takes seconds to import
+
+        inject_adapter_in_model(settings, model, name)
+    for layer in adapted(model):
+        layer.set_adapter([BELOW, NAME])
+        for part, parameter in layer.named_parameters():
+            if not part.startswith("base_layer."):
+                parameter.data = parameter.data.float()
+                parameter.requires_grad_(f".{BELOW}." not in part)
     model.eval()
-
-
-def save_adapter(model: nn.Module, folder: Path) -> None:
-    """Write the adapter in PEFT's format; equal adapters give equal bytes."""
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    held: Any = model
-    state = get_peft_model_state_dict(model, adapter_name=NAME, save_embedding_layers=False)
-    tensors = {_PREFIX + name: tensor.detach().contiguous() for name, tensor in state.items()}
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    content = {**held.peft_config[NAME].to_dict(), "inference_mode": True}
-    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in content.items()}
-    (folder / _CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True, default=str) + "\n", "utf-8")
-
-
-def attach_saved(model: nn.Module, folder: Path) -> None:
-    """Put the adapter that `save_adapter` wrote into its base model, to be trained on.
-
-    Raises ModelError when it does not fit the model.
-    """
-    with quiet():
-        from peft import LoraConfig  # takes seconds to import
-    settings = LoraConfig.from_pretrained(str(folder))
-    settings.inference_mode = False
-    attach(model, settings, 0)
-    load_adapter(model, folder)
-
-
-def load_adapter(model: nn.Module, folder: Path) -> None:
-    """Give the model's adapter the weights that `save_adapter` wrote. Raises ModelError when they do not fit."""
-    from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    stored = load_file(folder / "adapter_model.safetensors")
-    state = {name.removeprefix(_PREFIX): tensor for name, tensor in stored.items()}
-    found: Any = set_peft_model_state_dict(model, state, adapter_name=NAME)
-    if found.unexpected_keys or any(".lora_" in name for name in found.missing_keys):
-        raise ModelError("the adapter does not fit the model", value=str(folder), remedy="Start a new adapter")
 
 
 @torch.no_grad()
 def merge(model: nn.Module) -> None:
-    """Add the adapter to the weights for good, and take it out; every weight can be trained again."""
+    """Add the adapters to the weights for good, and take them out; every weight is dense and can be trained again."""
     held: Any = model
-    for name, layer in list(_layers(model)):
-        layer.base_layer.weight.data = _merged(layer)
-        model.set_submodule(name, layer.base_layer)
+    for name, layer in _changed(model):
+        plain, weight = _plain(layer), _merged(layer)
+        plain.weight.data = weight
+        model.set_submodule(name, plain)
     if hasattr(held, "peft_config"):
         del held.peft_config
     model.requires_grad_(True)
@@ -107,23 +87,23 @@ def merge(model: nn.Module) -> None:
 
 @contextmanager
 def merged(model: nn.Module) -> Iterator[None]:
-    """Inside this block the model is plain: the adapter is added to its weights, and out of the way."""
-    before = [(name, layer, layer.base_layer.weight.data) for name, layer in _layers(model)]
+    """Inside this block the model is plain: its adapters are added to its weights, which are dense."""
+    before = [(name, layer, _plain(layer), _plain(layer).weight.data) for name, layer in _changed(model)]
     try:
-        for name, layer, _ in before:
-            layer.base_layer.weight.data = _merged(layer)
-            model.set_submodule(name, layer.base_layer)
+        for name, layer, plain, _ in before:
+            plain.weight.data = _merged(layer)
+            model.set_submodule(name, plain)
         yield
     finally:
-        for name, layer, weight in before:
-            layer.base_layer.weight.data = weight
+        for name, layer, plain, weight in before:
+            plain.weight.data = weight
             model.set_submodule(name, layer)
 
 
 @contextmanager
 def fixed_scales(model: nn.Module) -> Iterator[None]:
     """Inside this block DoRA's row scales are computed once, not at every token: the weights may only be read."""
-    layers = [layer for _, layer in _layers(model) if NAME in layer.lora_magnitude_vector]
+    layers = [layer for layer in adapted(model) if NAME in layer.lora_magnitude_vector]
     for layer in layers:
         layer.forward = partial(_scaled, layer, _scale(layer))
     try:
@@ -136,7 +116,7 @@ def fixed_scales(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def dropping(model: nn.Module, seed: int) -> Iterator[None]:
     """Inside this block adapters drop inputs, by random numbers that start from `seed`."""
-    layers = [layer for _, layer in _layers(model)]
+    layers = list(adapted(model))
     with seeded(seed):
         try:
             for layer in layers:
@@ -148,8 +128,9 @@ def dropping(model: nn.Module, seed: int) -> Iterator[None]:
 
 
 def plain_adapter(layer: Any) -> bool:
-    """Whether the layer is a linear one with an adapter that only adds to its output: LoRA, not DoRA."""
-    return hasattr(layer, "lora_A") and type(layer.base_layer) is nn.Linear and NAME not in layer.lora_magnitude_vector
+    """Whether the layer is a linear one with adapters that only add to its output: LoRA, not DoRA."""
+    linear = hasattr(layer, "lora_A") and type(layer.base_layer) in (nn.Linear, Quantized)
+    return linear and NAME not in layer.lora_magnitude_vector
 
 
 def low_rank(inputs: Tensor, output: Tensor, layers: Sequence[Any]) -> Tensor:
@@ -159,11 +140,14 @@ def low_rank(inputs: Tensor, output: Tensor, layers: Sequence[Any]) -> Tensor:
     """
     added = []
     for layer in layers:
-        if hasattr(layer, "lora_A"):
-            down, up = _factors(layer, inputs.dtype)
-            added.append(F.linear(F.linear(layer.lora_dropout[NAME](inputs), down), up))
-        else:
+        if not hasattr(layer, "lora_A"):
             added.append(inputs.new_zeros(()).expand(len(inputs), layer.out_features))
+            continue
+        parts = []
+        for name in layer.lora_A:
+            down, up = _factors(layer, name, inputs.dtype)
+            parts.append(F.linear(F.linear(layer.lora_dropout[name](inputs), down), up))
+        added.append(parts[0] if len(parts) == 1 else parts[0] + parts[1])
     return output + torch.cat(added, -1)
 
 
@@ -178,23 +162,24 @@ def low_rank_factors(layers: Sequence[Any], kind: torch.dtype) -> tuple[Tensor, 
     downs, ups = [], []
     for layer in layers:
         if hasattr(layer, "lora_A"):
-            down, up = _factors(layer, kind)
-            downs.append(down)
+            both = [_factors(layer, name, kind) for name in layer.lora_A]
+            downs += [down for down, _ in both]
+            up = torch.cat([up for _, up in both], 1)
         else:
             up = torch.zeros(layer.out_features, 0, dtype=kind)
         ups.append(up)
     return torch.cat(downs), torch.block_diag(*ups)
 
 
-def _factors(layer: Any, kind: torch.dtype) -> tuple[Tensor, Tensor]:
-    """A (rank, inputs) and s·B (outputs, rank), rounded to a type."""
-    up = layer.lora_B[NAME].weight * layer.scaling[NAME]
-    return layer.lora_A[NAME].weight.to(kind), up.to(kind)
+def _factors(layer: Any, name: str, kind: torch.dtype) -> tuple[Tensor, Tensor]:
+    """An adapter's A (rank, inputs) and s·B (outputs, rank), rounded to a type."""
+    up = layer.lora_B[name].weight * layer.scaling[name]
+    return layer.lora_A[name].weight.to(kind), up.to(kind)
 
 
 def drops(model: nn.Module) -> bool:
     """Whether the model has an adapter with dropout."""
-    return any(isinstance(layer.lora_dropout[NAME], nn.Dropout) for _, layer in _layers(model))
+    return any(isinstance(drop, nn.Dropout) for layer in adapted(model) for drop in layer.lora_dropout.values())
 
 
 @contextmanager
@@ -244,22 +229,39 @@ def has_experts(model: nn.Module) -> bool:
 
 
 def trainable(model: nn.Module) -> tuple[int, int]:
-    """How many numbers are trained, of how many."""
+    """How many numbers are trained, of how many; those held in 4 bits count as the others."""
     counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    return sum(count for count, trained in counts if trained), sum(count for count, _ in counts)
+    packed = sum(layer.out_features * layer.in_features for _, layer in quantized_layers(model))
+    return sum(count for count, trained in counts if trained), packed + sum(count for count, _ in counts)
 
 
-def _layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The layers that carry an adapter, by name; typed Any because peft's types are."""
-    for name, module in model.named_modules():
+def adapted(model: nn.Module) -> Iterator[Any]:
+    """The layers that carry adapters; typed Any because peft's types are."""
+    for module in model.modules():
         if hasattr(module, "lora_A"):
-            yield name, module
+            yield module
+
+
+def _changed(model: nn.Module) -> list[tuple[str, Any]]:
+    """The layers that a plain model has others in the place of: with adapters, or in 4 bits; by name."""
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if hasattr(module, "lora_A") or (isinstance(module, Quantized) and not name.endswith(".base_layer"))
+    ]
+
+
+def _plain(layer: Any) -> Any:
+    """The linear layer under adapters and 4 bits."""
+    base = getattr(layer, "base_layer", layer)
+    return base.dense if isinstance(base, Quantized) else base
 
 
 def _update(layer: Any) -> Tensor:
-    """W + s·B·A in float32, (out, in)."""
-    down, up = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
-    wide: Tensor = layer.base_layer.weight.float() + layer.scaling[NAME] * (up @ down)
+    """W + s·B·A of each adapter in float32, (out, in)."""
+    wide: Tensor = layer.base_layer.weight.float()
+    for name in layer.lora_A:
+        wide = wide + layer.scaling[name] * (layer.lora_B[name].weight @ layer.lora_A[name].weight)
     return wide
 
 
@@ -270,12 +272,15 @@ def _scale(layer: Any) -> Tensor:
     return scale
 
 
+@torch.no_grad()
 def _merged(layer: Any) -> Tensor:
     """The weight that alone computes what the layer does, rounded once to the base's type."""
+    if isinstance(layer, Quantized):
+        return layer.weight
     weight = _update(layer)
     if NAME in layer.lora_magnitude_vector:
         weight *= _scale(layer)[:, None]
-    return weight.to(layer.base_layer.weight.dtype)
+    return weight.to(_plain(layer).weight.dtype)
 
 
 def _scaled(layer: Any, scale: Tensor, inputs: Tensor) -> Tensor:

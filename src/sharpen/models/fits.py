@@ -62,14 +62,12 @@ class Method:
     title: str
     trains: Literal["all", "lora", "qlora"]
     samples: bool = False
-    built: bool = True
-    """Whether sharpen has it."""
 
 
 METHODS = (
     Method("sft", "SFT", "all"),
     Method("sft_lora", "LoRA", "lora"),
-    Method("sft_qlora", "QLoRA", "qlora", built=False),
+    Method("sft_qlora", "QLoRA", "qlora"),
     Method("rft", "RFT", "all", samples=True),
     Method("rft_lora", "RFT, LoRA", "lora", samples=True),
 )
@@ -96,13 +94,15 @@ class Needs(NamedTuple):
 def needs(shape: Shape, method: Method, *, narrow: bool, work: Work = DEFAULTS) -> Needs:
     """What a method takes at a recipe's defaults; `narrow` where bfloat16 is multiplied in hardware, else float32."""
     number = 2 if narrow else 4
-    return Needs(
+    found = Needs(
         weights=_weights(shape, method, number),
         training=_training(shape, method, narrow, work),
         activations=_activations(shape, method, number, work),
         head=_head(shape, method, number, work),
         sampler=_sampler(shape, narrow, work) if method.samples else 0.0,
     )
+    room = sum(found) - found.process - found.weights
+    return found._replace(weights=max(found.weights, number * shape.parameters - room))
 
 
 def verdict(needed: float, memory: float) -> Verdict:
@@ -111,7 +111,11 @@ def verdict(needed: float, memory: float) -> Verdict:
 
 
 def _weights(shape: Shape, method: Method, number: int) -> float:
-    """b·P; with a 4-bit base, all but the embeddings in 4 bits."""
+    """b·P; with a 4-bit base, all but the embeddings in 4 bits.
+
+    It is whole all the same while it is read in, and when it is merged at the end. Then nothing is held for training,
+    so only for large models is that more: `needs` has the larger of the two.
+    """
     packed = shape.attention + shape.inside if method.trains == "qlora" else 0
     return number * (shape.parameters - packed) + FOUR_BITS * packed
 
@@ -124,13 +128,23 @@ def _training(shape: Shape, method: Method, narrow: bool, work: Work) -> float:
     return 16 * adapter_numbers(shape, work.rank)
 
 
-def adapter_numbers(shape: Shape, rank: int) -> int:
-    """r·(inputs + outputs) of every linear layer."""
+def adapter_numbers(shape: Shape, rank: int, *, dora: bool = False) -> int:
+    """r·(inputs + outputs) of every linear layer, and with DoRA one for each output."""
     width, query, key = shape.width, shape.heads * shape.head_size, shape.shared_heads * shape.head_size
     sides = 2 * (width + query) + 2 * (width + key)
+    outputs = query + 2 * key + width
     if shape.experts == 1:
         sides += 3 * (width + shape.inner)
-    return shape.layers * rank * sides
+        outputs += 2 * shape.inner + width
+    return shape.layers * (rank * sides + (outputs if dora else 0))
+
+
+def trained_share(shape: Shape, method: Method, work: Work = DEFAULTS, *, dora: bool = False) -> float:
+    """The share of all numbers, the adapter's among them, that a method trains."""
+    if method.trains == "all":
+        return 1.0
+    numbers = adapter_numbers(shape, work.rank, dora=dora)
+    return numbers / (shape.parameters + numbers)
 
 
 def _activations(shape: Shape, method: Method, number: int, work: Work) -> float:

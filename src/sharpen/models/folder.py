@@ -112,10 +112,13 @@ def _check_causal(folder: Path) -> None:
     """Raise ModelError unless the folder holds a causal language model."""
     architectures = _config(folder).get("architectures") or []
     if not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
+        scores = any(name.endswith("ForSequenceClassification") for name in architectures)
         raise ModelError(
             "not a causal language model",
             value=architectures,
-            remedy="Use a text model whose config.json names an architecture that ends in ForCausalLM",
+            remedy="It scores texts and writes none: name it as a grader's model, `{type: reward_model, model: ...}`"
+            if scores
+            else "Use a text model whose config.json names an architecture that ends in ForCausalLM",
         )
 
 

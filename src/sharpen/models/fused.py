@@ -23,6 +23,7 @@ from sharpen.models.cache import Step
 from sharpen.models.head import products_in_bfloat16
 from sharpen.models.joined import Laid, join, joined_bias, lay_out, linear, together
 from sharpen.models.passes import gated, norm, rotated, window_of
+from sharpen.models.quantized import Quantized, product
 
 _LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer", "Qwen3MoeDecoderLayer")
 
@@ -94,10 +95,13 @@ class Decoder:
         found = self.packed.get(layers[0])
         if found is not None:
             return found.of(inputs)
-        if not all(plain_adapter(layer) or type(layer) is nn.Linear for layer in layers):
+        if not all(plain_adapter(layer) or type(layer) in (nn.Linear, Quantized) for layer in layers):
             return torch.cat([layer(inputs) for layer in layers], -1)
         bases = [getattr(layer, "base_layer", layer) for layer in layers]
-        output = linear(inputs, [base.weight for base in bases], [base.bias for base in bases])
+        if _dense(bases):
+            output = linear(inputs, [base.weight for base in bases], [base.bias for base in bases])
+        else:
+            output = product(inputs, bases)
         if any(hasattr(layer, "lora_A") for layer in layers):
             return low_rank(inputs, output, layers)
         return output
@@ -115,13 +119,16 @@ class Decoder:
     def join(self) -> None:
         """Lay weights that are used together out together."""
         for group in self.groups():
-            join([getattr(layer, "base_layer", layer) for layer in group])
+            bases = [getattr(layer, "base_layer", layer) for layer in group]
+            if _dense(bases):
+                join(bases)
 
     def pack(self) -> None:
-        """Lay the present weights out for the matrix units; where oneDNN has no bfloat16 products, nothing changes."""
+        """Lay the present weights out for the matrix units; where oneDNN has no bfloat16 products, nothing changes, nor
+        does it where weights are held in 4 bits, to save memory."""
         for group in self.groups():
-            if all(plain_adapter(layer) or type(layer) is nn.Linear for layer in group):
-                bases = [getattr(layer, "base_layer", layer) for layer in group]
+            bases = [getattr(layer, "base_layer", layer) for layer in group]
+            if _dense(bases) and all(plain_adapter(layer) or type(layer) is nn.Linear for layer in group):
                 weights, biases = [base.weight for base in bases], [base.bias for base in bases]
                 if products_in_bfloat16(weights[0]):
                     factors = low_rank_factors(group, weights[0].dtype)
@@ -137,6 +144,10 @@ class Decoder:
         """Read the weights themselves again."""
         self.packed.clear()
         self.quick = None
+
+
+def _dense(bases: Sequence[Any]) -> bool:
+    return not any(isinstance(base, Quantized) for base in bases)
 
 
 def known(model: Any) -> Decoder | None:

@@ -64,6 +64,41 @@ SFT = (
     ),
     NORM,
 )
+PREFERENCES = (
+    Curve(
+        "loss",
+        (("train", ("loss",)), ("validation", ("validation", "loss"))),
+        smoothed=True,
+    ),
+    Curve(
+        "margin",
+        (("train", ("rewards", "margins")), ("validation", ("validation", "rewards", "margins"))),
+        smoothed=True,
+    ),
+    Curve(
+        "preference_accuracy",
+        (("train", ("rewards", "accuracies")), ("validation", ("validation", "rewards", "accuracies"))),
+        unit="share",
+        smoothed=True,
+    ),
+    Curve(
+        "answer_reward",
+        (("better", ("rewards", "chosen")), ("worse", ("rewards", "rejected"))),
+        smoothed=True,
+    ),
+    Curve(
+        "answer_logprob",
+        (("better", ("logps", "chosen")), ("worse", ("logps", "rejected"))),
+        from_zero=False,
+        smoothed=True,
+    ),
+    Curve(
+        "kl",
+        (("KL", ("kl",)),),
+        smoothed=True,
+    ),
+    NORM,
+)
 RFT = (
     Curve(
         "reward",
@@ -115,6 +150,9 @@ RFT = (
         (("rate", ("lr",)),),
     ),
 )
+CURVES = {"sft": SFT, "dpo": PREFERENCES, "reward_model": PREFERENCES, "rft": RFT}
+"""By the stage's type."""
+
 PHASES = Curve(
     "step_time",
     (("sample", ("time", "sample")), ("grade", ("time", "grade")), ("train", ("time", "train"))),
@@ -163,8 +201,7 @@ def _legend(marks: Sequence[Mark]) -> Html:
 
 def line_plots(stage: Stage) -> Iterable[Plot]:
     """The stage's charts of lines, the most telling first."""
-    curves = SFT if stage.type == "sft" else RFT
-    yield from (plot for curve in curves if (plot := _plot(stage, curve)) is not None)
+    yield from (plot for curve in CURVES.get(stage.type, RFT) if (plot := _plot(stage, curve)) is not None)
     graders = sorted({name for line in stage.metrics for name in at(line, "reward", "by_grader") or ()})
     if len(graders) > 1:
         keys = tuple((name, ("reward", "by_grader", name)) for name in graders[:3])

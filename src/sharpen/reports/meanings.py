@@ -32,9 +32,10 @@ OURS = "our quickstart runs"
 TRAINING = {
     "loss": Meaning(
         "Loss",
-        "SFT: the mean surprise per answer token, in nats (0: certain of every token). RFT: the objective's value, "
-        "which hovers around 0 and says nothing of progress; read the reward.",
-        "in SFT training and validation both fall, then level off; no number holds for all data",
+        "SFT: the mean surprise per answer token, in nats (0: certain of every token). Preferences: what the stage's "
+        "`loss` says (docs/preferences.md); DPO's begins at 0.69, -log(1/2). RFT: the objective's value, which "
+        "hovers around 0 and says nothing of progress; read the reward.",
+        "in SFT and on preferences training and validation both fall, then level off; no number holds for all data",
         "Validation turning up while training falls is overfitting: more rows, fewer epochs, or `final: best`. "
         "Training that rises or jumps: a lower `optim.lr`.",
         metrics=("loss", "validation.loss"),
@@ -46,6 +47,45 @@ TRAINING = {
         "Training far above validation is overfitting: more rows, or fewer epochs. Near 100% from the start: there is "
         "nothing left to imitate.",
         metrics=("token_accuracy", "validation.token_accuracy"),
+    ),
+    "margin": Meaning(
+        "Margin",
+        "Preferences: the reward of the better answer less that of the worse, mean over pairs. 0 where the policy "
+        "prefers neither more than its start does; without a reference it is what the policy itself prefers.",
+        "grows, training and validation together; its height goes with `loss.beta`",
+        "Training alone growing is overfitting: more pairs, fewer epochs. None growing: see preference accuracy.",
+        metrics=("rewards.margins", "validation.rewards.margins"),
+    ),
+    "preference_accuracy": Meaning(
+        "Preference accuracy",
+        "Share of pairs whose better answer has the higher reward; in KTO share of answers on the right side of z0. "
+        "Where the policy is still its start it is 0%, for no reward is then higher.",
+        "leaves 50% within the first epoch; validation little below training",
+        "Around 50%: a higher `optim.lr`, more pairs, or a look whether the labels agree with one another. 100% in "
+        "training alone: overfitting.",
+        metrics=("rewards.accuracies", "validation.rewards.accuracies"),
+    ),
+    "answer_reward": Meaning(
+        "Reward of answers",
+        "Preferences: beta times the log-probability of a whole answer less what the stage's start gives it, mean over "
+        "better and over worse answers. SimPO and ORPO take the mean over tokens; these two and CPO have no start. A "
+        "reward model's is its score.",
+        "the better above the worse; both may fall, the better by little",
+        "The better falling far too: both become unlikely. A lower `optim.lr`, a larger `loss.beta`, a loss with a "
+        "likelihood term (`cpo`, `orpo`), or an SFT stage on the better answers first.",
+        "arXiv:2402.13228 and arXiv:2410.08847 on better answers that become unlikely",
+        metrics=(
+            "rewards.chosen",
+            "rewards.rejected",
+            "validation.rewards.chosen",
+            "validation.rewards.rejected",
+        ),
+    ),
+    "answer_logprob": Meaning(
+        "Log-probability of answers",
+        "Preferences: what the policy gives a whole answer, in nats, mean over a step's better and worse answers.",
+        "no range: it goes with the answers' length. What counts is its change, which the reward of answers shows",
+        metrics=("logps.chosen", "logps.rejected", "validation.logps.chosen", "validation.logps.rejected"),
     ),
     "grad_norm": Meaning(
         "Gradient norm",
@@ -128,12 +168,14 @@ TRAINING = {
     ),
     "kl": Meaning(
         "KL to the start",
-        "How far the policy has moved from where its stage began, in nats per token, estimated on four groups a step.",
+        "How far the policy has moved from where its stage began, in nats per token. RFT estimates it on four groups a "
+        "step; preferences on the better answers, which are not the policy's own, so that it is no true KL. KTO: z0, "
+        "that of whole answers. Not there for losses without a reference.",
         "grows slowly; 0.06 after 8 steps, 0.2 to 1.7 around the 32nd in our quickstart, by a noisy estimate; above 5 "
         "the verdict says so. No paper's number carries over to another task",
         "A lower `optim.lr`, fewer steps, or a penalty on it (`algorithm.kl`).",
         "k3 of http://joschu.net/blog/kl-approx.html; the numbers are of " + OURS,
-        metrics=("kl",),
+        metrics=("kl", "validation.kl"),
     ),
     "clip_fraction": Meaning(
         "Clip fraction",
@@ -177,6 +219,12 @@ TRAINING = {
         "no range: it is a cost. In RFT fewer are trained than sampled where groups have no spread",
         metrics=("tokens.sampled", "tokens.trained"),
     ),
+    "sources": Meaning(
+        "Rows by source",
+        "How many of a step's rows were drawn from each source, where they are mixed (docs/data.md).",
+        "in the proportion of the weights",
+        metrics=("rows.*",),
+    ),
     "step": Meaning(
         "Step",
         "Which step, of how many, of which stage the line tells of; from 1.",
@@ -214,8 +262,8 @@ RESULTS = {
     ),
     "change": Meaning(
         "Change",
-        "Difference in accuracy against the row above, in percentage points, on the same problems (paired), with its "
-        "95% interval. Bold: the interval is clear of 0.",
+        "Difference in accuracy against the row above, or the stage that `from` names, in percentage points, on the "
+        "same problems (paired), with its 95% interval. Bold: the interval is clear of 0.",
         "an interval above 0; where it touches 0, no difference is shown",
         "More problems, or another seed and `sharpen compare`; not: more tries until one looks good.",
         "paired bootstrap over problems",

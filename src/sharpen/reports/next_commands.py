@@ -38,7 +38,9 @@ class _Offers:
         self.stages = [stage for stage in _list(recipe, "stages") if isinstance(stage, Mapping)]
         remarks = [remark for remark in _list(summary, "remarks") if isinstance(remark, Mapping)]
         self.remarks = {text_of(remark.get("kind")): remark for remark in reversed(remarks)}
-        self.done = [text_of(at(part, "name")) for part in _list(summary, "stages")]
+        done = {text_of(at(part, "name")): at(part, "type") for part in _list(summary, "stages")}
+        self.scorers = [name for name, kind in done.items() if kind == "reward_model"]
+        self.done = [name for name in done if name not in self.scorers]
 
     def before(self) -> Iterator[Command]:
         """For a run that is not finished."""
@@ -71,8 +73,9 @@ class _Offers:
         if spoilt and spoilt.get("stage") == name and amount and amount >= 2:
             yield self._again(f"stages.{name}.{length}={_plain(amount // 2)}", "shorter", "stop before it overfits")
         rate = finite(last, "optim", "lr")
-        if text_of(at(self.remarks.get("worse"), "stage")) == name and rate:
-            yield self._again(f"stages.{name}.optim.lr={rate / 4:g}", "slower", "a lower rate: it has done harm")
+        for kind, why in (("worse", "it has done harm"), ("both_unlikely", "better answers became unlikely too")):
+            if text_of(at(self.remarks.get(kind), "stage")) == name and rate:
+                yield self._again(f"stages.{name}.optim.lr={rate / 4:g}", "slower", f"a lower rate: {why}")
         cut = self.remarks.get("cut_off")
         if cut and cut.get("main") and (limit := finite(cut, "figures", "max_tokens")):
             setting = f"evals.{text_of(cut.get('eval'))}.max_tokens={_plain(2 * limit)}"
@@ -84,6 +87,10 @@ class _Offers:
 
     def _with_the_model(self) -> Iterator[Command]:
         """Talk to it, and have it answer rows; before a stage is done there is only the base model."""
+        if self.scorers and not self.done:
+            grader = f"{{type: reward_model, model: {self.path / 'models' / self.scorers[-1]}}}"
+            line = f"sharpen grade --grader {shlex.quote(grader)} --data rows.jsonl --samples samples.jsonl"
+            yield Command(line, "its scores of answers of yours")
         if not self.done:
             if not self.stages and (model := text_of(self.summary.get("model"))):
                 yield Command(f"sharpen chat {shlex.quote(model)}", "talk to it")

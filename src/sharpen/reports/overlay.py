@@ -13,8 +13,17 @@ from sharpen.reports.scale import smooth
 
 SMOOTHED = " Smoothed."
 CURVES = (
-    Curve("loss", (("", ("loss",)),), note="Of training, per token."),
+    Curve("loss", (("", ("loss",)),), note="Of training: SFT's per token, DPO's per pair."),
     Curve("loss", (("", ("validation", "loss")),), title="Validation loss", note="On rows held out from training."),
+    Curve("preference_accuracy", (("", ("rewards", "accuracies")),), unit="share", note="Over a step's pairs."),
+    Curve(
+        "preference_accuracy",
+        (("", ("validation", "rewards", "accuracies")),),
+        unit="share",
+        title="Validation preference accuracy",
+        note="On pairs held out from training.",
+    ),
+    Curve("margin", (("", ("rewards", "margins")),), note="Mean over a step's pairs."),
     Curve("reward", (("", ("reward", "mean")),), note="Mean over a step's completions."),
     Curve(
         "reward",
@@ -56,7 +65,7 @@ def _plot(curve: Curve, name: str, arms: Sequence[Arm]) -> Plot | None:
                 series.append(Series(name_of(arm, run), points, colour=arm.colour))
     if not series:
         return None
-    return Plot(curve.key, curve.heading, curve.below + SMOOTHED * smoothed, tuple(series))
+    return Plot(curve.key, curve.heading, curve.below + SMOOTHED * smoothed, tuple(series), curve.unit)
 
 
 def _metrics(run: Run, name: str) -> Sequence[Record]:

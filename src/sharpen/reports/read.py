@@ -130,8 +130,8 @@ def faults(stage: Stage) -> Counter[str]:
 
 
 def label(model: str) -> str:
-    """A model's name on the page: `Base`, `SFT`, `RFT`, else the stage's own name."""
-    return {"base": "Base", "sft": "SFT", "rft": "RFT"}.get(model, model)
+    """A model's name on the page: `Base`, `SFT`, `DPO`, `RFT`, else the stage's own name."""
+    return {"base": "Base", "sft": "SFT", "dpo": "DPO", "rft": "RFT"}.get(model, model)
 
 
 def _stages(recipe: Record, summary: Record, metrics: Sequence[Record]) -> tuple[Stage, ...]:

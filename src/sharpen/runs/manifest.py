@@ -68,6 +68,14 @@ def verify(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def noted(folder: Path) -> dict[str, str]:
+    """The digests that a folder's manifest has of its files, believed. Raises CheckpointError where there are none."""
+    try:
+        return dict(json.loads((folder / NAME).read_text())["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError("no readable manifest", value=str(folder / NAME)) from error
+
+
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 

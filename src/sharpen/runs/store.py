@@ -30,6 +30,8 @@ class RunDir:
         self.path = path
         self.observer: Observer = Careful(observer or Observer())
         self.last_event = ""
+        self.kept: frozenset[str] = frozenset()
+        """Stages that are done, whose metrics stay whatever is done over."""
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> RunDir:
@@ -93,13 +95,20 @@ class RunDir:
             return file.seek(0, os.SEEK_END)
 
     def rewind(self, stage: str, step: int) -> None:
-        """Forget all metrics from the first of `stage` past `step` on, and its rollouts past `step`.
+        """Forget all metrics from the first of `stage` past `step` on but those of stages that are done, and its
+        rollouts past `step`.
 
         Found by content, not by a noted offset: a stage that is done over writes other times, so other lengths.
         """
         metrics = self.path / "metrics.jsonl"
         if metrics.exists():
-            os.truncate(metrics, _length_until(metrics, stage, step))
+            length = _length_until(metrics, stage, step)
+            after = metrics.read_bytes()[length:].splitlines(keepends=True)
+            kept = [raw for raw in after if raw.endswith(b"\n") and json.loads(raw)["stage"] in self.kept - {stage}]
+            if kept:
+                write_text(metrics, (metrics.read_bytes()[:length] + b"".join(kept)).decode())
+            else:
+                os.truncate(metrics, length)
         for path in (self.path / "rollouts" / stage).glob("step-*.jsonl"):
             if int(path.stem.removeprefix("step-")) > step:
                 path.unlink()

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from sharpen.config.recipe import Recipe
 from sharpen.config.stages import RFT
-from sharpen.data.order import indices
 from sharpen.data.render import Renderer
 from sharpen.data.source import read_examples
 from sharpen.errors import DataError
@@ -51,9 +50,18 @@ def check_budgets(recipe: Recipe, loaded: Loaded) -> None:
 
 def prompts(stage: RFT, work: Work, examples: list[Example], step: int) -> list[Example]:
     """Those of step `step` (from 0)."""
-    first = step * stage.prompts_per_step
-    chosen = indices(len(examples), first, first + stage.prompts_per_step, (work.seed, stage.name, "order"))
+    chosen = work.held_out.mixes[stage.name].rows(*_span(stage, step), (work.seed, stage.name, "order"))
     return [examples[index] for index in chosen]
+
+
+def drawn(stage: RFT, work: Work, step: int) -> dict[str, int]:
+    """How many prompts of step `step` are of each weighted source; empty where there are none."""
+    return work.held_out.mixes[stage.name].counts(*_span(stage, step))
+
+
+def _span(stage: RFT, step: int) -> tuple[int, int]:
+    """Where a step begins and ends among all prompts of all steps."""
+    return step * stage.prompts_per_step, (step + 1) * stage.prompts_per_step
 
 
 async def sample(

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from sharpen.config.graders.remote import HOW_ASKED, Remote
 from sharpen.config.load import load
 from sharpen.config.recipe import Recipe
-from sharpen.config.stages import AnyStage
 from sharpen.errors import ConfigError
 from sharpen.runs.store import read_lines
+from sharpen.stages import starts
 
 MAY_CHANGE = (
     "steps",
@@ -62,7 +62,7 @@ def extended(recipe: Recipe, run: Path, overrides: Sequence[str]) -> tuple[Recip
         if not (kind in RUN_MAY_CHANGE or (kind == "stages" and field in MAY_CHANGE)):
             raise _refused(change, run, "a run that goes on keeps this: what is done was made with it")
         if kind == "stages":
-            _check_stage(recipe.stages, int(place), field, change, begun, run)
+            _check_stage(recipe, int(place), field, change, begun, run)
     return wanted, changes
 
 
@@ -74,12 +74,11 @@ def reopen_models(recipe: Recipe, run: Path, changes: Sequence[Change]) -> None:
             shutil.rmtree(run / "models" / recipe.stages[int(place)].name, ignore_errors=True)
 
 
-def _check_stage(
-    stages: Sequence[AnyStage], index: int, field: str, change: Change, begun: Mapping[str, int], run: Path
-) -> None:
+def _check_stage(recipe: Recipe, index: int, field: str, change: Change, begun: Mapping[str, int], run: Path) -> None:
     """Raise ConfigError when a later stage stands on this one's weights, or the stage is past its new end."""
-    name = stages[index].name
-    later = next((stage.name for stage in stages[index + 1 :] if stage.name in begun), None)
+    name = recipe.stages[index].name
+    on_it = (other.name for place, other in enumerate(recipe.stages) if index in starts.needs(recipe, place, run))
+    later = next((other for other in on_it if other in begun), None)
     if later:
         raise _refused(change, run, f"{name} is done, and {later} has begun from its model")
     done = begun.get(name, 0)

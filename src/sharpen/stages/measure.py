@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
-from sharpen.config.adapters import Continue
+from sharpen.config.adapters import Continue, Full, LowRank
 from sharpen.config.recipe import Eval, Recipe
-from sharpen.config.stages import RFT, SFT
+from sharpen.config.stages import DPO, RFT, SFT, AnyStage
 from sharpen.data.pack import atoms, cost
 from sharpen.errors import DataError, GraderError
 from sharpen.guards.faults import FaultGuard
@@ -32,7 +32,7 @@ from sharpen.rollout.grammar import grammar_of
 from sharpen.runs.memory import Watch
 from sharpen.runs.observer import Observer
 from sharpen.runs.store import RunDir
-from sharpen.stages import adapting, evaluate, rft, sft
+from sharpen.stages import adapting, dpo, epochs, evaluate, own_graders, reward_model, rft, sft, starts
 from sharpen.stages.attempts import pools, prompts, read, sample
 from sharpen.stages.credit import credit, loss_of
 from sharpen.stages.environment import environment
@@ -45,7 +45,6 @@ from sharpen.stages.resolve import placed
 from sharpen.stages.routing import Router
 from sharpen.stages.stopping import StopFlag
 from sharpen.stages.work import Work
-from sharpen.train.losses import CrossEntropy
 from sharpen.train.ranks import Ranks
 from sharpen.train.reference import Reference
 from sharpen.types import Sequence as Row
@@ -118,6 +117,7 @@ def measure(recipe: Recipe, base: Path, seconds: float, observer: Observer) -> d
     least. Raises what a run of the recipe would.
     """
     began = time.monotonic()
+    own_graders.check_trained(recipe)
     recipe = placed(recipe, base)
     assert recipe.threads
     torch.set_num_threads(recipe.threads)
@@ -167,9 +167,11 @@ class _Bench:
         return stages, [await self._eval(config) for config in self.recipe.evals]
 
     async def _stage(self, index: int) -> dict[str, Any]:
+        policy = self.loaded.model
         work, trains = without_run(self.recipe, index, self.base, self.loaded, self.held_out, self.observer)
         stage = self.recipe.stages[index].model_copy(update={"optim": work.stage.optim})
-        figures = await (self._sft(stage, work) if isinstance(stage, SFT) else self._rft(stage, work))
+        figures = await (self._rft(stage, work) if isinstance(stage, RFT) else self._epochs(stage, work))
+        self.loaded.model = policy  # a reward model is another, on the same body
         return {
             "name": stage.name,
             "type": stage.type,
@@ -178,20 +180,23 @@ class _Bench:
             "peak_memory_bytes": self.memory.take(),
         }
 
-    async def _sft(self, stage: SFT, work: Work) -> dict[str, Any]:
-        rows = self.held_out.rows[stage.name]
-        total = sft.seen(stage, len(rows))
+    async def _epochs(self, stage: epochs.Taught, work: Work) -> dict[str, Any]:
+        total = epochs.seen(stage, work)
         whole = min(stage.batch_size, total)
         steps = math.ceil(total / stage.batch_size)
-        engine, loss = work.engine(steps), CrossEntropy()
+        engine = work.engine(steps)
 
         async def take(number: int, size: int) -> Taken:
             clock = Clock()
             part = stage.model_copy(update={"batch_size": size})
-            batch = sft.rows_of_step(part, work, rows, number % (total // size))
+            lesson = _lesson(part, work)
+            place = number % (total // size)
+            lesson.look_at(engine, [place])  # what the stage starts from is scored as often as there are epochs: once
+            batch, loss = lesson.at(place)
             engine.step(batch, loss)
             clock.lap("train")
-            return Taken(len(batch), clock.line(), {"sampled": 0, **_trained(batch)})
+            counts = {**_trained(batch), "trained": epochs.learned_from(stage, batch)}
+            return Taken(size, clock.line(), {"sampled": 0, **counts})
 
         found = await self._within(take, stage.name, "rows", whole)
         watched = len(self.held_out.labelled.get(stage.name, ()))
@@ -245,7 +250,8 @@ class _Bench:
         if not examples:
             raise DataError("there are no held-out problems", field=f"evals.{config.name}.data")
         sampler, grammar = SharedSampler(self.loaded, Ranks()), grammar_of(config.response_format, self.loaded)
-        answers = len(examples) * (1 + config.samples) * (1 + len(self.recipe.stages))
+        models = 1 + sum(stage.makes_policy for stage in self.recipe.stages)
+        answers = len(examples) * (1 + config.samples) * models
         with Router(evaluate.pools(config)) as pool, environment(config.env) as env:
             await pool.start()
             if env:
@@ -297,13 +303,24 @@ def without_run(
     """A stage's work where there is no run directory, with a learning rate of 0, and what it would train in words."""
     stage = recipe.stages[index]
     stage = stage.model_copy(update={"optim": stage.optim.model_copy(update={"lr": 0.0})})
-    if isinstance(recipe.trains(index), Continue):  # the adapter of the stage before is still in the model
-        trains = adapting.words(recipe, index, loaded)
+    if isinstance(recipe.trains(index), Continue) and recipe.parent(index) == index - 1:  # its adapter is in the model
+        trains = adapting.finished(recipe, index, loaded)
     else:
         merge(loaded.model)
-        trains = adapting.prepare(recipe, index, loaded, Path())
+        trains = adapting.prepare(unstacked(recipe, index), index, loaded, Path())
     nowhere = RunDir(Path(os.devnull), observer)  # never entered: nothing can be written there
     return Work(nowhere, index, stage, recipe.seed, base, loaded, StopFlag(), held_out), trains
+
+
+def unstacked(recipe: Recipe, index: int) -> Recipe:
+    """The recipe with the stage's adapter new, and on merged weights: without a run there is no other to continue or to
+    stack it on, and what that one adds to the work is little."""
+    stage, trained = recipe.stages[index], recipe.trains(index)
+    if isinstance(trained, Full) or (isinstance(trained, LowRank) and not trained.stack):
+        return recipe
+    new = starts.maker(recipe, index).model_copy(update={"stack": False})
+    alone = stage.model_copy(update={"adapter": new})
+    return recipe.model_copy(update={"stages": (*recipe.stages[:index], alone, *recipe.stages[index + 1 :])})
 
 
 async def within(take: Take, whole: int, deadline: float, clock: Callable[[], float] = time.monotonic) -> list[Taken]:
@@ -327,6 +344,15 @@ async def within(take: Take, whole: int, deadline: float, clock: Callable[[], fl
     return done or [last]
 
 
+def _lesson(stage: epochs.Taught, work: Work) -> epochs.Lesson:
+    match stage:
+        case SFT():
+            return sft.Imitation(stage, work)
+        case DPO():
+            return dpo.lesson(stage, work)
+    return reward_model.Comparisons(stage, work)
+
+
 def _teaching(row: Row) -> Row:
     """The row, with some advantage where it has none, so that it is not left out."""
     return row if any(row.advantages) else replace(row, advantages=tuple(map(float, row.mask)))
@@ -336,7 +362,7 @@ def _trained(rows: Sequence[Row]) -> Counts:
     return {"trained": sum(row.trained for row in rows), "computed": sum(map(cost, atoms(rows)))}
 
 
-def _figures(found: Found, units: str, total: int, steps: int, stage: SFT | RFT, look: float) -> dict[str, Any]:
+def _figures(found: Found, units: str, total: int, steps: int, stage: AnyStage, look: float) -> dict[str, Any]:
     """What a stage's line says: of steps with so many `units`, `total` over all, and of `look` seconds a validation."""
     looks = math.ceil(steps / stage.eval_every) if stage.validation else 0
     training, watching = found.seconds(total)["step"], looks * look

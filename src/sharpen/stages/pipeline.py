@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import shutil
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,28 +16,38 @@ import torch
 
 from sharpen.config.graders import parts
 from sharpen.config.graders.remote import Remote
-from sharpen.config.recipe import Recipe
-from sharpen.config.stages import SFT
-from sharpen.errors import CheckpointError, GraderError, Interrupted, ProbeError, RunError, SharpenError
+from sharpen.config.recipe import BASE, Recipe
+from sharpen.config.stages import DPO, RFT, SFT, RewardModeling
+from sharpen.errors import GraderError, Interrupted, ProbeError, RunError, SharpenError
+from sharpen.models import scorer
 from sharpen.models.load import Loaded, compute_dtype, load
 from sharpen.runs.ledger import Ledger
-from sharpen.runs.manifest import verify
 from sharpen.runs.observer import Observer, Several
 from sharpen.runs.reporting import Reporting
 from sharpen.runs.store import RunDir, resume_command, write_lines
 from sharpen.runs.trackers import check_installed
 from sharpen.sandbox import plan
-from sharpen.stages import adapting, rft, sft, summary
+from sharpen.stages import adapting, dpo, reward_model, rft, sft, starts, summary
 from sharpen.stages.attempts import check_budgets
+from sharpen.stages.done import done, forget_all_but, owed
 from sharpen.stages.evaluate import evaluate
 from sharpen.stages.extend import extended, reopen_models
 from sharpen.stages.following import follow, hand_out
 from sharpen.stages.functions import Functions, handed_over
 from sharpen.stages.heldout import HeldOut
-from sharpen.stages.resolve import Resolved, changed_graders, reopen, resolve, rewrite, settle_rates
+from sharpen.stages.resolve import (
+    Resolved,
+    changed_graders,
+    grader_versions,
+    reopen,
+    resolve,
+    rewrite,
+    settle_rates,
+    versions,
+)
 from sharpen.stages.routing import all_graders, leaving
 from sharpen.stages.stopping import StopFlag, stopping
-from sharpen.stages.work import Work, stage_folder
+from sharpen.stages.work import Work
 from sharpen.train.ranks import Ranks, joined
 
 T = TypeVar("T")
@@ -144,6 +153,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.directory.path / "judges.jsonl")
+        self._here = ""  # the name of the plain model in memory; empty: there is none
 
     def guarded(self) -> dict[str, Any]:
         """Run, and whatever happens leave a truthful directory behind."""
@@ -171,20 +181,40 @@ class _Run:
         held_out = HeldOut.read(recipe, Path(), run.path)
         run.event("held_out_checked", dropped=held_out.dropped)
         dtype = compute_dtype(recipe.dtype)
-        done = self._done()
-        self._forget_after(done)
-        start = str(run.path / "models" / recipe.stages[done - 1].name) if done else recipe.model
-        loaded = load(start, dtype, recipe.chat_template_kwargs)
+        stand = done(recipe, run)
+        forget_all_but(stand, recipe, run)
+        unmeasured = owed(stand, recipe, run)
+        self._here = starts.model_of(recipe, unmeasured[0], run.path)
+        loaded = load(self._here, dtype, recipe.chat_template_kwargs)
         check_budgets(recipe, loaded)
+        if not all(stage.makes_policy for stage in recipe.stages):
+            scorer.check(loaded.model)
         if loaded.notice:
             run.event("alert", kind="slow_path", message=loaded.notice)
         self._settle_rates(loaded)
         recipe = self.resolved.recipe
         self._report_to_trackers(recipe)
-        await self._evaluate(recipe.stages[done - 1].name if done else "base", loaded, held_out)
-        for index in range(done, len(recipe.stages)):
+        for policy in unmeasured:
+            self._put(starts.model_of(recipe, policy, run.path), loaded)
+            await self._evaluate(BASE if policy is None else recipe.stages[policy].name, loaded, held_out)
+        for index, stage in enumerate(recipe.stages):
+            if index in stand:
+                continue
+            self._put(starts.start(recipe, index, run.path), loaded)
             await self._stage(index, loaded, held_out)
-            await self._evaluate(recipe.stages[index].name, loaded, held_out)
+            self._here = starts.model_of(recipe, index, run.path) if stage.makes_policy else ""
+            if stage.makes_policy:
+                await self._evaluate(stage.name, loaded, held_out)
+
+    def _put(self, name: str, loaded: Loaded) -> None:
+        """Have the model of that name in memory."""
+        if name == self._here:
+            return
+        told = loaded.notice
+        starts.put(name, loaded, self.resolved.recipe)
+        self._here = name
+        if loaded.notice not in ("", told):
+            self.directory.event("alert", kind="slow_path", message=loaded.notice)
 
     def _look_at_graders(self) -> None:
         """What leaves this machine, and behind which walls graders run; the run says so.
@@ -227,7 +257,7 @@ class _Run:
         recipe = self.resolved.recipe
         trains = adapting.prepare(recipe, index, loaded, run.path)
         run.event("trains", stage=stage.name, message=trains)
-        last = index == len(recipe.stages) - 1
+        last = not any(index in starts.needs(recipe, other, run.path) for other in range(len(recipe.stages)))
         work = Work(
             run,
             index,
@@ -241,13 +271,26 @@ class _Run:
             last,
             self.ranks,
             self.ledger,
+            origin=self._origin(index, trains),
         )
         hand_out(self.ranks, loaded)
-        if isinstance(stage, SFT):
-            await sft.run(stage, work)
-        else:
-            await rft.run(stage, work)
+        match stage:
+            case SFT():
+                await sft.run(stage, work)
+            case DPO():
+                await dpo.run(stage, work)
+            case RewardModeling():
+                await reward_model.run(stage, work)
+            case RFT():
+                await rft.run(stage, work)
         run.event("stage_finished", stage=stage.name)
+
+    def _origin(self, index: int, trains: str) -> dict[str, Any]:
+        """What the lineage of the stage's model says of where it comes from."""
+        recipe = self.resolved.recipe
+        graders = grader_versions(recipe, index)
+        known = starts.origin(recipe, index, self.directory.path, trains, self.resolved.data)
+        return {**known, "graders": graders, "versions": versions()}
 
     async def _evaluate(self, name: str, loaded: Loaded, held_out: HeldOut) -> None:
         """Every eval that this model has not had; a finished one is never repeated."""
@@ -281,30 +324,6 @@ class _Run:
             raise Interrupted(
                 f"stopped by {self.stop.cause}", remedy=f"Go on with: {resume_command(self.directory.path)}"
             )
-
-    def _done(self) -> int:
-        """How many stages have published a model that matches its manifest."""
-        for index, stage in enumerate(self.resolved.recipe.stages):
-            folder = self.directory.path / "models" / stage.name
-            if not folder.exists():
-                return index
-            try:
-                verify(folder)
-            except CheckpointError as error:
-                self.directory.event("alert", stage=stage.name, kind="damaged_model", message=error.describe())
-                return index
-        return len(self.resolved.recipe.stages)
-
-    def _forget_after(self, done: int) -> None:
-        """Drop what was made from the model of stage `done`, should that be made anew: all of it depends on it."""
-        path = self.directory.path
-        for index, stage in enumerate(self.resolved.recipe.stages[done:], start=done):
-            for config in self.resolved.recipe.evals:
-                summary.eval_path(path, config.name, stage.name).unlink(missing_ok=True)
-            if index > done:
-                for folder in (path / "models" / stage.name, stage_folder(path, index, stage)):
-                    if folder.exists():
-                        shutil.rmtree(folder)
 
     def _close(self, status: str) -> dict[str, Any]:
         from sharpen.reports.html import write  # only now: a run needs no report to train

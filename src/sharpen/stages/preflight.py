@@ -17,6 +17,7 @@ from sharpen.config.stages import RFT, Probe
 from sharpen.errors import ConfigError
 from sharpen.models.load import compute_dtype, load
 from sharpen.runs.observer import Observer
+from sharpen.stages import own_graders
 from sharpen.stages.attempts import pools, read
 from sharpen.stages.environment import environment
 from sharpen.stages.following import SharedSampler
@@ -36,6 +37,7 @@ def preflight(recipe: Recipe, base: Path, models: Sequence[str], observer: Obser
     places = [index for index, stage in enumerate(recipe.stages) if isinstance(stage, RFT)]
     if not places:
         raise ConfigError("there is no RFT stage to try", path="stages", remedy="SFT stages need no trial")
+    own_graders.check_trained(recipe)
     for told in leaving(all_graders(recipe)):
         observer.event(told)
     return blocking(_all(recipe, base, models or [recipe.model], places, observer))

@@ -81,6 +81,7 @@ def rollout_lines(credited: Credited, renderer: Renderer) -> list[dict[str, Any]
                 {
                     "example": group.example.id,
                     "prompt": list(rollout.prompt or group.example.messages),
+                    **({"tools": list(group.example.tools)} if group.example.tools else {}),
                     "text": rollout.sample.text,
                     **thoughts(rollout),
                     **episode(rollout),

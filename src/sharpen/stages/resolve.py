@@ -13,18 +13,20 @@ import yaml
 from sharpen import __version__
 from sharpen.config.adapters import Full
 from sharpen.config.base import Config
-from sharpen.config.data import Data, FileData, InlineData, ReasoningGymData
+from sharpen.config.data import Data, FileData, InlineData, PairsData, Source
 from sharpen.config.graders import BatchEndpoint, Grader, Plugin, RewardModel
 from sharpen.config.graders.version import version as grader_version
 from sharpen.config.load import RESOLVED, as_yaml, dump, load
 from sharpen.config.recipe import Recipe
-from sharpen.config.stages import RFT
+from sharpen.config.stages import RFT, SFT, AnyStage
+from sharpen.data import pairs
 from sharpen.data.source import fingerprint, pinned
 from sharpen.errors import RunError
 from sharpen.models.folder import pinned as pinned_model
 from sharpen.models.load import compute_dtype
 from sharpen.models.load import resolve as resolve_model
 from sharpen.runs.store import write_lines, write_text
+from sharpen.stages import own_graders, starts
 from sharpen.train.rate import Choice, auto_lr
 
 EXTRAS = ("numba", "llguidance")
@@ -42,16 +44,8 @@ class Resolved(NamedTuple):
 
 def resolve(recipe: Recipe, out: Path, base: Path) -> Resolved:
     """Fill in what depends on place and machine, and write `out`/recipe.yaml."""
-    recipe = placed(recipe, base)
-    stages = tuple(
-        stage.model_copy(
-            update={
-                "data": _data(stage.data, out, base, f"stages/{stage.name}"),
-                "validation": stage.validation and _data(stage.validation, out, base, f"validation/{stage.name}"),
-            }
-        )
-        for stage in recipe.stages
-    )
+    recipe = placed(own_graders.named(recipe, out), base)
+    stages = tuple(_stage(stage, out, base) for stage in recipe.stages)
     evals = tuple(
         config.model_copy(update={"data": _data(config.data, out, base, f"evals/{config.name}")})
         for config in recipe.evals
@@ -59,9 +53,10 @@ def resolve(recipe: Recipe, out: Path, base: Path) -> Resolved:
     recipe = recipe.model_copy(update={"stages": stages, "evals": evals})
     resolve_model(recipe.model)  # fetch now, so that a missing model fails before anything else
     recipe = recipe.model_copy(update={"model": pinned_model(recipe.model)})
+    starts.check(recipe)
     resolved = Resolved(recipe, _fingerprints(recipe))
-    noted = {"versions": _versions(), "hardware": _hardware(recipe), "data": resolved.data}
-    facts = {RESOLVED: {**noted, "graders": grader_versions(recipe)}}
+    noted = {"versions": versions(), "hardware": _hardware(recipe), "data": resolved.data}
+    facts = {RESOLVED: {**noted, "graders": grader_versions(recipe), "starts": starts.digests(recipe)}}
     _write(out, recipe, facts)
     return resolved
 
@@ -70,7 +65,7 @@ def placed(recipe: Recipe, base: Path) -> Recipe:
     """The recipe with absolute paths where its models are folders and its graders files, and its number of threads."""
     local = base / recipe.model
     model = str(local.resolve()) if local.is_dir() else recipe.model
-    graders_placed: Recipe = with_paths(recipe, base)
+    graders_placed: Recipe = with_paths(starts.pinned(recipe, base), base)
     return graders_placed.model_copy(update={"model": model, "threads": recipe.threads or _threads()})
 
 
@@ -128,7 +123,12 @@ def reopen(out: Path) -> tuple[Resolved, str]:
             raise RunError(
                 "data changed since the run began", value=name, remedy="Restore it, or start a new run with --out"
             )
-    now = {**_versions(), **_hardware(resolved.recipe)}
+    for name, digest in starts.digests(resolved.recipe).items():
+        if digest != facts["starts"][name]:
+            raise RunError(
+                "the model changed since the run began", value=name, remedy="Restore it, or start a new run with --out"
+            )
+    now = {**versions(), **_hardware(resolved.recipe)}
     before = {**facts["versions"], **facts["hardware"]}
     changed = [f"{name} {before.get(name)} -> {value}" for name, value in now.items() if before.get(name) != value]
     return resolved, ", ".join(changed)
@@ -143,13 +143,14 @@ def changed_graders(out: Path, recipe: Recipe) -> str:
     )
 
 
-def grader_versions(recipe: Recipe) -> dict[str, str]:
-    """The version of each grader of the recipe, by the place that names it: `stages.rft`, `evals.held_out.data`."""
+def grader_versions(recipe: Recipe, only: int | None = None) -> dict[str, str]:
+    """The version of each grader of the recipe, by the place that names it: `stages.rft`, `evals.held_out.data`; or of
+    those of one stage."""
     found: dict[str, Grader | None] = {}
-    for config in recipe.evals:
+    for config in recipe.evals if only is None else ():
         found |= _graders(f"evals.{config.name}", config.grader, data=config.data)
-    for stage in recipe.stages:
-        if isinstance(stage, RFT):
+    for index, stage in enumerate(recipe.stages):
+        if isinstance(stage, RFT) and only in (None, index):
             place = f"stages.{stage.name}"
             found |= _graders(place, stage.grader, data=stage.data, validation=stage.validation)
     return {place: grader_version(own) for place, own in found.items() if own}
@@ -170,20 +171,33 @@ def _write(out: Path, recipe: Recipe, facts: dict[str, Any]) -> None:
     write_text(out / "recipe.yaml", dump(recipe) + as_yaml(facts))
 
 
+def _stage(stage: AnyStage, out: Path, base: Path) -> AnyStage:
+    """The stage with the places of its data."""
+    placed: dict[str, Any] = {"data": _data(stage.data, out, base, f"stages/{stage.name}")}
+    if stage.validation is not None:
+        placed["validation"] = _data(stage.validation, out, base, f"validation/{stage.name}")
+    if isinstance(stage, SFT) and stage.replay is not None:
+        data = _data(stage.replay.data, out, base, f"replay/{stage.name}")
+        placed["replay"] = stage.replay.model_copy(update={"data": data})
+    return stage.model_copy(update=placed)
+
+
 def _data(data: Data, out: Path, base: Path, name: str) -> Data:
     if isinstance(data, tuple):
         return tuple(_source(source, out, base, f"{name}-{place}") for place, source in enumerate(data, start=1))
     return _source(data, out, base, name)
 
 
-def _source(
-    source: FileData | InlineData | ReasoningGymData, out: Path, base: Path, name: str
-) -> FileData | InlineData | ReasoningGymData:
+def _source(source: Source, out: Path, base: Path, name: str) -> Source:
     match source:
+        case PairsData():  # kept here: the earlier run may go
+            path = out / "data" / f"{name}.jsonl"
+            write_lines(path, [record for _, record in pairs.rows(source, base)])
+            return FileData(path=str(path.resolve()), split=source.split, weight=source.weight)
         case InlineData():
             path = out / "data" / f"{name}.jsonl"
             write_lines(path, source.rows)
-            kept = {key: getattr(source, key) for key in ("columns", "split", "grader")}
+            kept = {key: getattr(source, key) for key in ("columns", "split", "grader", "weight")}
             return FileData(path=str(path.resolve()), **kept)
         case FileData():
             return pinned(source, base)
@@ -197,6 +211,8 @@ def _fingerprints(recipe: Recipe) -> dict[str, str]:
         sources[f"stages.{stage.name}.data"] = stage.data
         if stage.validation is not None:
             sources[f"stages.{stage.name}.validation"] = stage.validation
+        if isinstance(stage, SFT) and stage.replay is not None:
+            sources[f"stages.{stage.name}.replay.data"] = stage.replay.data
     return {name: fingerprint(data, Path()) for name, data in sources.items()}
 
 
@@ -206,7 +222,8 @@ def _threads() -> int:
     return int(said) if said.isdigit() and int(said) else os.cpu_count() or 1
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Those of sharpen, Python and the libraries that results may depend on."""
     found = {name: version(name) for name in PACKAGES}
     for name in EXTRAS:
         try:

@@ -15,7 +15,7 @@ from sharpen.rollout.base import Params, Sampler
 from sharpen.rollout.episodes import Answers, Attempt, make
 from sharpen.runs.store import Journal, resume_command
 from sharpen.stages import report
-from sharpen.stages.attempts import pools, prompts, read, sample
+from sharpen.stages.attempts import drawn, pools, prompts, read, sample
 from sharpen.stages.credit import Credited, credit, loss_of
 from sharpen.stages.environment import Recalled, environment
 from sharpen.stages.following import SharedSampler
@@ -87,6 +87,8 @@ async def run(stage: RFT, work: Work) -> None:
             results = learn(stage, engine, loss, credited.rows)
             clock.lap("train")
             line = report.rft_line(stage, credited, results, kl, clock, step)
+            if counts := drawn(stage, work, step):
+                line["rows"] = counts
             if held_out and ((step + 1) % stage.eval_every == 0 or step + 1 == stage.steps):
                 line["validation"] = await _validate(stage, work, sampler, pool, env, held_out)
             work.run.rollouts(stage.name, step + 1, report.rollout_lines(credited, work.renderer))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sharpen.config.recipe import Recipe
+from sharpen.config.stages import Stage
 from sharpen.runs.ledger import Ledger
 from sharpen.runs.memory import peak_memory
 from sharpen.runs.statistics import gains, interval, paired_detectable, paired_difference, pass_at_k
@@ -116,7 +117,9 @@ def _stage(run: Path, recipe: Recipe, index: int) -> dict[str, Any] | None:
     manifest = _read(run / "models" / stage.name / "manifest.json")
     if not manifest:
         return None
-    previous = recipe.stages[index - 1].name if index else "base"
+    before = recipe.parent(index)
+    previous = "base" if before is None else recipe.stages[before].name
+    pairs = None if stage.makes_policy else preferred(run, stage)
     return {
         "name": stage.name,
         "type": stage.type,
@@ -124,7 +127,20 @@ def _stage(run: Path, recipe: Recipe, index: int) -> dict[str, Any] | None:
         "seconds": manifest["seconds"],
         "tokens": manifest["tokens"],
         "evals": _evals(run, recipe, stage.name, previous),
+        **({"pairs": pairs} if pairs else {}),
     }
+
+
+def preferred(run: Path, stage: Stage) -> dict[str, Any] | None:
+    """The share of held-out pairs of which a reward model scores the better answer higher, with its interval over
+    pairs; None where there were none."""
+    lines = [line for line in read_lines(run / "metrics.jsonl") if line["stage"] == stage.name]
+    looks = [line["validation"] for line in lines if "validation" in line]
+    if not looks:
+        return None
+    look = min(looks, key=lambda look: look["loss"]) if stage.final == "best" else looks[-1]
+    right = round(look["n"] * look["rewards"]["accuracies"])
+    return {**_mean([1.0] * right + [0.0] * (look["n"] - right)), "n": look["n"]}
 
 
 def _evals(run: Path, recipe: Recipe, model: str, previous: str | None) -> dict[str, Any]:

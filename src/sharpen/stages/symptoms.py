@@ -6,18 +6,19 @@ Every rule looks at the last steps, at least four and a tenth of all, and holds 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sharpen.config.recipe import Recipe
-from sharpen.config.stages import RFT, SFT
-from sharpen.runs.statistics import Difference, interval, unpaired_difference
+from sharpen.config.stages import RFT
+from sharpen.runs.statistics import interval, unpaired_difference
 from sharpen.runs.store import read_lines
+from sharpen.stages.preference_symptoms import at_chance, both_unlikely, longer
 from sharpen.stages.remarks import Remark, percent
+from sharpen.stages.trained import Trained, gain_of, numbers
 
 RIGHT = 1 - 1e-9
 """A score from here on is right: `stages.evaluate.CORRECT`."""
@@ -52,37 +53,6 @@ FAULTY = 0.01
 OWN_FAULTS = {"sample_parse_error"}
 """A kind of fault that is a completion's own in every grader."""
 
-Lines = Sequence[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A stage that is done: what it was told, what its steps noted, and the run it is part of."""
-
-    run: Path
-    recipe: Recipe
-    stage: SFT | RFT
-    lines: Lines
-    summary: Mapping[str, Any]
-
-    @property
-    def late(self) -> Lines:
-        """The last steps."""
-        return self.lines[-max(4, len(self.lines) // 10) :]
-
-    @property
-    def name(self) -> str:
-        """As the verdict writes it."""
-        return self.stage.name.upper()
-
-    def rollouts(self, step: float) -> Lines:
-        """The completions of a step."""
-        return read_lines(self.run / "rollouts" / self.stage.name / f"step-{int(step):05d}.jsonl")
-
-    def recent(self, *keys: str) -> list[float]:
-        """The numbers under the keys in the last steps, where they have one."""
-        return numbers(self.late, *keys)
-
 
 def symptoms(run: Path, recipe: Recipe, summary: Mapping[str, Any]) -> Iterator[Remark]:
     """What the rules find in the stages that are done."""
@@ -92,7 +62,7 @@ def symptoms(run: Path, recipe: Recipe, summary: Mapping[str, Any]) -> Iterator[
         lines = [line for line in metrics if line["stage"] == stage.name]
         if stage.name in done and lines:
             trained = Trained(run, recipe, stage, lines, summary)
-            for rule in SFT_RULES if isinstance(stage, SFT) else RFT_RULES:
+            for rule in RULES[stage.type]:
                 yield from rule(trained)
 
 
@@ -161,7 +131,7 @@ def _on_repeated_prompts(trained: Trained, above: float) -> list[float]:
 
 
 def turned_up(trained: Trained) -> Iterator[Remark]:
-    """SFT: validation loss ends over its lowest by more than `RISE` and `LEAST`, while training loss has fallen on."""
+    """SFT, preferences: validation loss ends over its lowest by more than `RISE` and `LEAST`, while training's fell."""
     stage = trained.stage
     looks = [(place, line["validation"]["loss"]) for place, line in enumerate(trained.lines) if line.get("validation")]
     if stage.final == "best" or len(looks) < 2:
@@ -271,7 +241,7 @@ def still_rising(trained: Trained) -> Iterator[Remark]:
         return
     before = numbers(trained.lines[-2 * quarter : -quarter], "reward", "mean")
     after = numbers(trained.lines[-quarter:], "reward", "mean")
-    gain = _gain(before, after)
+    gain = gain_of(before, after)
     if gain and gain.ci95.low > 0 and np.mean(trained.recent("no_spread_share") or [1]) < SAME:
         text = (
             f"{trained.name} was still improving when it ended (reward {gain.delta:+.3f} from the third quarter of its "
@@ -297,34 +267,13 @@ def still_falling(trained: Trained) -> Iterator[Remark]:
 
 
 Rule = Callable[[Trained], Iterator[Remark]]
-SFT_RULES: tuple[Rule, ...] = (turned_up, still_falling)
-RFT_RULES: tuple[Rule, ...] = (
-    memorised,
-    disagreement,
-    faulty_grader,
-    nothing_left,
-    cut_off,
-    still_rising,
-    far_away,
-)
-
-
-def numbers(lines: Lines, *keys: str) -> list[float]:
-    """The numbers under the keys, of the lines that have one."""
-    found = []
-    for line in lines:
-        value: Any = line
-        for key in keys:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        if value is not None:
-            found.append(float(value))
-    return found
-
-
-def _gain(before: Sequence[float], after: Sequence[float]) -> Difference | None:
-    if len(before) < 4 or len(after) < 4:
-        return None
-    return unpaired_difference(float(np.mean(before)), interval(before), float(np.mean(after)), interval(after))
+RULES: dict[str, tuple[Rule, ...]] = {
+    "sft": (turned_up, still_falling),
+    "dpo": (turned_up, at_chance, both_unlikely, longer, still_falling),
+    "reward_model": (turned_up, at_chance, longer, still_falling),
+    "rft": (memorised, disagreement, faulty_grader, nothing_left, cut_off, still_rising, far_away),
+}
+"""By the stage's type."""
 
 
 def _key(rollout: Mapping[str, Any]) -> str:

@@ -29,10 +29,28 @@ def verdict(run: Path, recipe: Recipe, summary: Mapping[str, Any]) -> dict[str, 
 
 
 def headline(summary: Mapping[str, Any]) -> str:
-    """One sentence on the first eval: every model's score, and every stage's paired difference with its interval."""
+    """A sentence on the first eval: every model's score, and every stage's paired difference with its interval; and
+    one on what each reward model says of held-out pairs."""
+    said = [sentence for sentence in (_scores(summary), *map(_pairs, summary["stages"])) if sentence]
+    return (
+        " ".join(said) or "No held-out problems were given, so nothing can be said about what the training was worth."
+    )
+
+
+def _pairs(stage: Mapping[str, Any]) -> str:
+    found = stage.get("pairs")
+    if not found:
+        return ""
+    low, high = (100 * bound for bound in found["ci95"])
+    share = f"{percent(found['score'])} [{low:.1f}, {high:.1f}]"
+    of = f"{share} of {found['n']} held-out pairs"
+    return f"{stage['name'].upper()} gives the better of two answers the higher score in {of}."
+
+
+def _scores(summary: Mapping[str, Any]) -> str:
     evals = summary["base"]["evals"]
     if not evals:
-        return "No held-out problems were given, so nothing can be said about what the training was worth."
+        return ""
     name = next(iter(evals))
     parts = [f"the base model gets {percent(evals[name]['score'])} right"]
     for stage in summary["stages"]:

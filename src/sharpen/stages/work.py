@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +15,16 @@ from sharpen.data.order import Key
 from sharpen.data.render import Renderer
 from sharpen.errors import CheckpointError, Interrupted
 from sharpen.guards.plateau import Plateau
-from sharpen.models.adapters import attached, load_adapter, merge, merged, save_adapter
+from sharpen.models import scorer
+from sharpen.models.adapter_files import load_adapter
+from sharpen.models.adapters import attached, merge, merged
 from sharpen.models.load import Loaded, load, save
 from sharpen.rollout.grammar import Grammar, grammar_of
+from sharpen.runs import lineage
 from sharpen.runs.ledger import Ledger
 from sharpen.runs.manifest import publish, verify
-from sharpen.runs.store import RunDir, resume_command
-from sharpen.stages.adapting import ADAPTER
+from sharpen.runs.store import RunDir, read_lines, resume_command
+from sharpen.stages.adapting import own_adapter, save_adapters
 from sharpen.stages.heldout import HeldOut
 from sharpen.stages.stopping import StopFlag
 from sharpen.train import checkpoint
@@ -52,6 +55,9 @@ class Work:
 
     ranks: Ranks = field(default_factory=Ranks)
     ledger: Ledger = field(default_factory=Ledger)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """What the model's lineage says of where it comes from (`starts.origin`)."""
+
     best: float | None = None
     tokens: dict[str, int] = field(default_factory=lambda: {"sampled": 0, "trained": 0})
     seconds: float = 0.0
@@ -125,6 +131,13 @@ class Work:
                 remedy=f"Go on with: {resume_command(self.run.path)}",
             )
 
+    def stop_here(self) -> None:
+        """Before the first step: raise Interrupted where the run is to stop."""
+        if self.stop.cause:
+            self.run.event("interrupted", stage=self.stage.name, step=0, cause=self.stop.cause)
+            remedy = f"Go on with: {resume_command(self.run.path)}"
+            raise Interrupted(f"stopped by {self.stop.cause} before the first step of {self.stage.name}", remedy=remedy)
+
     def pause(self, step: int, engine: Engine, cause: str, state: dict[str, Any]) -> None:
         """Checkpoint what is done and note why the run cannot go on."""
         if step:
@@ -137,15 +150,16 @@ class Work:
         Raises DivergedError for weights that are not finite.
         """
         checkpoint.check_finite(engine)
-        if self.stage.final == "best":
-            self._return_to_best()
+        taken = self._return_to_best() if self.stage.final == "best" else None
         with publish(self.run.path / "models" / self.stage.name, self._facts()) as aside:
-            self._save(aside)
-        merge(self.loaded.model)
+            save_adapters(self.loaded.model, aside)
+            merge(self.loaded.model)  # layer by layer: no second set of dense weights
+            save(self.loaded.model, self.loaded.tokenizer, aside, self.loaded.dtype)
+            lineage.write(aside, {**self.origin, "metrics": self._came_to(taken)})
 
     @property
     def stage_type(self) -> str:
-        """`sft` or `rft`."""
+        """`sft`, `dpo`, `reward_model` or `rft`."""
         return str(getattr(self.stage, "type"))  # noqa: B009 - each stage has its own literal
 
     def _judge(self, step: int, engine: Engine, validation: dict[str, float] | None) -> None:
@@ -169,25 +183,41 @@ class Work:
             self._save(aside)
 
     def _save(self, folder: Path) -> None:
-        """The whole model, its adapter merged, and the adapter beside it."""
-        if attached(self.loaded.model):
-            save_adapter(self.loaded.model, folder / ADAPTER)
+        """The whole model, its adapters merged, and they beside it."""
+        save_adapters(self.loaded.model, folder)
         with merged(self.loaded.model):
             save(self.loaded.model, self.loaded.tokenizer, folder, self.loaded.dtype)
 
-    def _return_to_best(self) -> None:
-        """Give the model the weights that did best on the validation rows; they hold what it computed with."""
+    def _return_to_best(self) -> int | None:
+        """Give the model the weights that did best on the validation rows; they hold what it computed with.
+
+        Returns their step; None where no look gave a score.
+        """
         folder, name = self.folder / "best", self.stage.name
         if self.best is None:
             message = "no look at the validation rows gave a score, so the last weights are the stage's model"
             self.run.event("alert", stage=name, kind="no_best", message=message)
-            return
+            return None
         manifest = verify(folder)
         if attached(self.loaded.model):
-            load_adapter(self.loaded.model, folder / ADAPTER)
+            load_adapter(self.loaded.model, own_adapter(folder))
         else:
-            self.loaded.model.load_state_dict(load(folder, self.loaded.dtype).model.state_dict())
+            self.loaded.model.load_state_dict(self._weights(folder))
         self.run.event("best_taken", stage=name, step=manifest["step"], validation=manifest["validation"])
+        return int(manifest["step"])
+
+    def _came_to(self, step: int | None) -> dict[str, Any]:
+        """What the metrics say of the step (None: the last), less what is of its time; and all tokens of the stage."""
+        lines = [line for line in read_lines(self.run.path / "metrics.jsonl") if line["stage"] == self.stage.name]
+        line: dict[str, Any] = next((line for line in reversed(lines) if step in (None, line["step"])), {})
+        return {**{name: line[name] for name in line if name not in ("stage", "type", "time")}, "tokens": self.tokens}
+
+    def _weights(self, folder: Path) -> dict[str, Any]:
+        """Those of a model that the stage saved."""
+        if scorer.is_scorer(self.loaded.model):
+            return scorer.weights(folder, self.loaded.dtype)
+        state: dict[str, Any] = load(folder, self.loaded.dtype).model.state_dict()
+        return state
 
     def _due(self, step: int) -> bool:
         """Whether a checkpoint belongs after the step."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sharpen.data.order import Key, generator
 from sharpen.data.pack import Batch, pack
-from sharpen.models import plain
+from sharpen.models import plain, scorer
 from sharpen.models.adapters import dropping, drops
 from sharpen.models.attention import Packed, layout
 from sharpen.models.fused import adopted, hidden
@@ -46,24 +46,27 @@ class Totals:
     predictions: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     peaks: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
 
     def take(self, summed: LossSum, batch: Batch) -> None:
         """One microbatch more."""
         sums, peaks = ({name: float(value) for name, value in part.items()} for part in (summed.sums, summed.peaks))
-        self.add(Totals(float(summed.total.detach()), len(batch.target), sums, peaks))
+        self.add(Totals(float(summed.total.detach()), len(batch.target), sums, peaks, summed.counts))
 
     def add(self, other: Totals) -> None:
         """Another part of the step."""
         self.total += other.total
         self.predictions += other.predictions
-        for name, value in other.sums.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+        for own, others in ((self.sums, other.sums), (self.counts, other.counts)):
+            for name, value in others.items():
+                own[name] = own.get(name, 0.0) + value
         for name, value in other.peaks.items():
             self.peaks[name] = max(self.peaks.get(name, -math.inf), value)
 
     def metrics(self) -> dict[str, float]:
-        """Means over the predictions, and the peaks."""
-        return {**{name: value / self.predictions for name, value in self.sums.items()}, **self.peaks}
+        """Means over the predictions, or over what was counted by that name, and the peaks."""
+        counted = {name: self.counts.get(name, self.predictions) for name in self.sums}
+        return {**{name: self.sums[name] / count for name, count in counted.items() if count}, **self.peaks}
 
 
 class Backward:
@@ -83,10 +86,12 @@ class Backward:
         totals = Totals()
         head = head_of(self.model)
         with self._collecting():
-            for microbatch, batch in enumerate(pack(errand.rows, errand.tokens_per_microbatch)):
+            for microbatch, batch in enumerate(
+                pack(errand.rows, errand.tokens_per_microbatch, whole=errand.loss.whole)
+            ):
                 with self._dropout((*errand.key, microbatch)):
-                    predictions = forward(self.model, batch, errand.temperature, head)
-                summed = errand.loss(predictions, batch)
+                    told = said(self.model, batch, errand.temperature, head)
+                summed = errand.loss(told, batch)
                 (summed.total / errand.count).backward()
                 totals.take(summed, batch)
         return totals
@@ -133,14 +138,27 @@ class Backward:
 
 def head_of(model: Any) -> Head | None:
     """The model's output layer laid out for many batches; None where the model has a head of its own kind."""
-    return None if plain.how(model) else Head(model.lm_head.weight)
+    return None if plain.how(model) or scorer.is_scorer(model) else Head(model.lm_head.weight)
+
+
+def said(model: Any, batch: Batch, temperature: float, head: Head | None = None) -> Predictions | Tensor:
+    """What a loss is told: a reward model's scores (N,) at the batch's sources, or as `forward`."""
+    if scorer.is_scorer(model):
+        return scorer.scores(model, _states(model, batch))
+    return forward(model, batch, temperature, head)
 
 
 def forward(model: Any, batch: Batch, temperature: float, head: Head | None = None) -> Predictions:
     """What the model says of the batch's targets; `head` is its output layer laid out, where it is at hand."""
+    states = _states(model, batch)
     if how := plain.how(model):
-        states = plain.hidden_states(model, how, batch.tokens, batch.spans)[batch.source]
         return plain.predict(model, how, states, batch.target, temperature, batch.support)
+    return predict(states, model.lm_head.weight, batch.target, temperature, batch.support, head)
+
+
+def _states(model: Any, batch: Batch) -> Tensor:
+    """The body's output (N, W) at the batch's sources."""
+    if how := plain.how(model):
+        return plain.hidden_states(model, how, batch.tokens, batch.spans)[batch.source]
     with layout(Packed(batch.spans)):
-        found = hidden(model, batch.tokens, batch.positions)
-    return predict(found[batch.source], model.lm_head.weight, batch.target, temperature, batch.support, head)
+        return hidden(model, batch.tokens, batch.positions)[batch.source]

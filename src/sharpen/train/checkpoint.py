@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sharpen.errors import CheckpointError, DivergedError
-from sharpen.models.adapters import attached, save_adapter
+from sharpen.models import scorer
+from sharpen.models.adapter_files import save_adapter
+from sharpen.models.adapters import attached
 from sharpen.models.load import Loaded, save
 from sharpen.runs.manifest import publish, verify
 from sharpen.runs.retention import checkpoints, kept, remove
@@ -40,6 +42,8 @@ def write(
     with publish(path, {"step": step, **facts}) as aside:
         if attached(loaded.model):
             save_adapter(loaded.model, aside)
+            if scorer.is_scorer(loaded.model):
+                scorer.add_head(loaded.model, aside)
         else:
             save(loaded.model, loaded.tokenizer, aside, loaded.dtype)
         engine.save_state(aside)

@@ -7,7 +7,7 @@ copies, refreshed after each step: the sampler reads these very tensors, so samp
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from sharpen.config.optim import Optim
 from sharpen.data.order import Key
 from sharpen.data.pack import pack
 from sharpen.errors import DivergedError
-from sharpen.train.backward import Backward, Errand, Totals, forward, head_of
+from sharpen.train.backward import Backward, Errand, Totals, forward, head_of, said
 from sharpen.train.losses import Loss
 from sharpen.train.optim import build, restore, state_of
 from sharpen.train.ranks import Ranks, shares
@@ -42,8 +42,20 @@ class StepResult:
     def line(self) -> dict[str, Any]:
         """The numbers as a metrics line has them; what is not finite is null."""
         numbers = {"loss": self.loss, "grad_norm": self.grad_norm, "lr": self.lr, **self.metrics}
-        line: dict[str, Any] = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        line = nested({name: value if math.isfinite(value) else None for name, value in numbers.items()})
         return {**line, "skipped": True} if self.skipped else line
+
+
+def nested(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"rewards/chosen": 1}` as `{"rewards": {"chosen": 1}}`."""
+    found: dict[str, Any] = {}
+    for name, value in metrics.items():
+        group, _, own = name.partition("/")
+        if own:
+            found.setdefault(group, {})[own] = value
+        else:
+            found[name] = value
+    return found
 
 
 class Engine:
@@ -116,18 +128,19 @@ class Engine:
         return StepResult(value, norm, lr, skipped, totals.metrics())
 
     @torch.no_grad()
-    def evaluate(self, rows: Sequence[Row], loss: Loss) -> dict[str, float]:
+    def evaluate(self, rows: Sequence[Row], loss: Loss) -> dict[str, Any]:
         """The loss and its metrics on rows, without learning."""
         totals = Totals()
         head = head_of(self.model)
-        for batch in pack(rows, self.tokens_per_microbatch):
-            totals.take(loss(forward(self.model, batch, 1.0, head), batch), batch)
-        return {"loss": totals.total / loss.count(rows), **totals.metrics()}
+        for batch in pack(rows, self.tokens_per_microbatch, whole=loss.whole):
+            totals.take(loss(said(self.model, batch, 1.0, head), batch), batch)
+        return {"loss": totals.total / loss.count(rows), **nested(totals.metrics())}
 
     @torch.no_grad()
-    def score(self, rows: Sequence[Row], temperature: float = 1.0) -> list[Row]:
-        """The rows, with `old_logprobs` filled in by the present weights."""
-        return score(self.model, rows, self.tokens_per_microbatch, temperature)
+    def score(self, rows: Sequence[Row], temperature: float = 1.0, *, whole: bool = False) -> list[Row]:
+        """The rows, with `old_logprobs` filled in by the present weights; batches are those of `step` with a loss that
+        is as `whole`."""
+        return score(self.model, rows, self.tokens_per_microbatch, temperature, whole=whole)
 
     def _gradients(self, rows: list[Row], loss: Loss, temperature: float, count: float) -> Totals:
         """Give the masters the gradients of all rows, each rank's share taken by itself; returns the sums."""
@@ -203,12 +216,12 @@ class Engine:
 
 
 @torch.no_grad()
-def score(model: Any, rows: Sequence[Row], budget: int, temperature: float = 1.0) -> list[Row]:
+def score(model: Any, rows: Sequence[Row], budget: int, temperature: float = 1.0, *, whole: bool = False) -> list[Row]:
     """The rows, with `old_logprobs` filled in by this model."""
     scored: list[Row] = []
     remaining = iter(rows)
     head = head_of(model)
-    for batch in pack(rows, budget):
+    for batch in pack(rows, budget, whole=whole):
         logprobs = iter(forward(model, batch, temperature, head).logprobs.tolist())
         for row in _take(remaining, batch.rows):
             scored.append(replace(row, old_logprobs=tuple(next(logprobs) if m else 0.0 for m in row.mask)))

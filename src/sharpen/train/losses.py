@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,15 +16,20 @@ from sharpen.types import Sequence as Row
 
 
 class LossSum(NamedTuple):
-    """A loss and its metrics over the batch's predictions: `sums` will be averaged, `peaks` maximised."""
+    """A loss and its metrics over the batch: `sums` will be averaged, over the predictions or what `counts` says of a
+    name; `peaks` maximised."""
 
     total: Tensor
     sums: dict[str, Tensor]
     peaks: dict[str, Tensor]
+    counts: dict[str, float] = {}  # noqa: RUF012 - never changed
 
 
 class Loss(Protocol):
     """What the engine asks of a loss."""
+
+    whole: ClassVar[bool]
+    """Whether the rows of an atom must come in one batch."""
 
     def count(self, rows: Sequence[Row]) -> float:
         """What the total is divided by, over all rows of the step (those without gradient included)."""
@@ -34,14 +39,16 @@ class Loss(Protocol):
         """Whether the row can have a gradient; the engine leaves others out of the forward pass."""
         ...
 
-    def __call__(self, predictions: Predictions, batch: Batch) -> LossSum:
-        """The sums over one batch."""
+    def __call__(self, predictions: Any, batch: Batch, /) -> LossSum:
+        """The sums over one batch, of what the model says of it: `Predictions`, or a reward model's scores."""
         ...
 
 
 @dataclass(frozen=True)
 class CrossEntropy:
     """Mean negative log-likelihood of the trained tokens: SFT."""
+
+    whole: ClassVar[bool] = False
 
     def count(self, rows: Sequence[Row]) -> float:
         return float(sum(row.trained for row in rows))
@@ -78,6 +85,8 @@ class PolicyGradient:
     the KL to the reference, to it comes `entropy_coef` times the entropy; the sum is averaged by `normalizer`.
     A sequence is one rollout, of as many rows as it has segments.
     """
+
+    whole: ClassVar[bool] = False
 
     clip_low: float = 0.2
     clip_high: float = 0.28

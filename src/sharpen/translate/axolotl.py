@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sharpen.errors import ConfigError
-from sharpen.translate import common
+from sharpen.translate import common, preferences
 from sharpen.translate.keys import Keys, Translated
 
 DEFAULTS: dict[str, Any] = {
@@ -37,18 +37,14 @@ MARKS = {
 def translate(values: dict[str, Any]) -> Translated:
     """The recipe of an Axolotl configuration. Raises ConfigError for training that has no counterpart."""
     keys = Keys(values, DEFAULTS)
-    if (method := keys.take("rl")) is not None:
-        raise ConfigError(
-            "Axolotl's preference and RL trainers are TRL's, and are not imported from here",
-            path="rl",
-            value=method,
-            remedy="For grpo import TRL's GRPOConfig; preferences are not built yet",
-        )
+    method = keys.take("rl")
+    loss = preferences.of_axolotl(keys, str(method)) if method is not None else None
+    rewards = loss is None and bool(keys.take("reward_model"))
     kind = keys.take("adapter")
     if kind not in (None, "lora", "qlora"):
         keys.leave("adapter", "is none of ours (lora); the recipe trains all weights")
-    if kind == "qlora":
-        keys.check.append("QLoRA is not built yet: the recipe has LoRA on unquantised weights, which needs more memory")
+    if kind == "qlora" and not keys.given("load_in_4bit"):
+        keys.check.append("Axolotl refuses `adapter: qlora` without `load_in_4bit`; the recipe has LoRA")
     size = common.batch(keys, "micro_batch_size")
     keys.only("max_steps", (-1, 0), "is a number of epochs here: set `epochs`")
     keys.only("train_on_inputs", False, "only the assistant's turns are ever trained here")
@@ -67,12 +63,13 @@ def translate(values: dict[str, Any]) -> Translated:
     recipe = {
         "model": keys.take("base_model"),
         "seed": keys.take("seed"),
-        "adapter": common.adapter(keys, kind in ("lora", "qlora")),
+        "adapter": preferences.without_dropout(common.adapter(keys, kind in ("lora", "qlora")), bool(loss or rewards)),
         "report_to": ["wandb"] if keys.given("wandb_project") else [],
         "stages": [
             common.without_none(
                 {
-                    "type": "sft",
+                    "type": "dpo" if loss else "reward_model" if rewards else "sft",
+                    "loss": loss,
                     "data": training,
                     "validation": validation,
                     "epochs": keys.take("num_epochs"),

@@ -97,7 +97,7 @@ def _warmup(keys: Keys, steps: int | None) -> float:
 
 
 def adapter(keys: Keys, lora: bool) -> dict[str, Any] | None:
-    """The adapter, where one is wanted."""
+    """The adapter, where one is wanted: a qlora where the base is held in 4 bits."""
     names = ("lora_r", "lora_rank"), ("lora_alpha",), ("lora_dropout",)
     if not lora:
         for name in ("lora_r", "lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target"):
@@ -105,8 +105,9 @@ def adapter(keys: Keys, lora: bool) -> dict[str, Any] | None:
         return None
     rank, alpha, dropout = (keys.take(*options) for options in names)
     targets = keys.take("lora_target_modules", "lora_target")
+    bits = _four_bits(keys)
     values = {
-        "type": "lora",
+        "type": "lora" if bits is None else "qlora",
         "rank": rank,
         "alpha": 2 * rank if alpha is None else int(alpha),
         "dropout": dropout,
@@ -116,7 +117,22 @@ def adapter(keys: Keys, lora: bool) -> dict[str, Any] | None:
     }
     for name in ("lora_modules_to_save", "modules_to_save", "additional_target", "lora_target_parameters"):
         keys.leave(name, "is not trained beside an adapter here")
-    return {name: value for name, value in values.items() if value is not None and value is not False}
+    return {name: value for name, value in values.items() if value is not None and value is not False} | (bits or {})
+
+
+def _four_bits(keys: Keys) -> dict[str, Any] | None:
+    """How the base is held in 4 bits, in so far as a recipe's own defaults are others; None: it is not."""
+    if not (keys.values.get("load_in_4bit") or keys.values.get("quantization_bit") == 4):
+        return None
+    keys.taken |= {"load_in_4bit", "quantization_bit"}
+    keys.only("quantization_method", ("bnb", "bitsandbytes"), "is always bitsandbytes here")
+    nested = keys.take("bnb_config_kwargs") or {}  # Axolotl's
+    if set(nested) - {"bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "bnb_4bit_compute_dtype"}:
+        keys.leave("bnb_config_kwargs", "of these, bnb_4bit_quant_type and bnb_4bit_use_double_quant are read")
+    kind = nested.get("bnb_4bit_quant_type") or keys.take("bnb_4bit_quant_type", "quantization_type") or "nf4"
+    double = nested.get("bnb_4bit_use_double_quant", keys.take("use_bnb_nested_quant", "double_quantization"))
+    found = {"quant_type": kind} if kind != "nf4" else {}
+    return found | ({"double_quant": False} if double is False else {})
 
 
 def _targets(keys: Keys, targets: Any) -> Any:
@@ -126,9 +142,9 @@ def _targets(keys: Keys, targets: Any) -> Any:
 
 
 def quantised(keys: Keys) -> None:
-    """4- and 8-bit base weights."""
-    for name in ("load_in_4bit", "load_in_8bit", "quantization_bit"):
-        keys.only(name, False, "base weights are not quantised here (QLoRA is not built yet); more memory is needed")
+    """Quantised base weights that `adapter` has not taken up: of 8 bits, or without an adapter."""
+    for name in {"load_in_4bit", "load_in_8bit", "quantization_bit"} - keys.taken:
+        keys.only(name, False, "base weights are held in 4 bits under an adapter here, or not quantised")
 
 
 def trackers(keys: Keys) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpen.errors import ConfigError
-from sharpen.translate import common
+from sharpen.translate import common, preferences
 from sharpen.translate.keys import Keys, Translated
 
 DEFAULTS: dict[str, Any] = {
@@ -18,10 +18,24 @@ DEFAULTS: dict[str, Any] = {
     "lora_target": "all",
     "cutoff_len": 2048,
     "dataset_dir": "data",
+    "pref_loss": "sigmoid",
+    "pref_beta": 0.1,
+    "dpo_label_smoothing": 0.0,
+    "simpo_gamma": 0.5,
+    "kto_chosen_weight": 1.0,
+    "kto_rejected_weight": 1.0,
 }
 """Of LLaMA-Factory's arguments; alpha is twice the rank."""
 
-COLUMNS = {"prompt": "prompt", "response": "completion", "messages": "messages", "system": "system"}
+COLUMNS = {
+    "prompt": "prompt",
+    "response": "completion",
+    "messages": "messages",
+    "system": "system",
+    "chosen": "chosen",
+    "rejected": "rejected",
+    "kto_tag": "label",
+}
 """The columns of dataset_info.json by ours."""
 
 
@@ -29,10 +43,8 @@ def translate(values: dict[str, Any], folder: Path) -> Translated:
     """The recipe of a configuration that stands in `folder`. Raises ConfigError for a stage that has no counterpart."""
     keys = Keys(values, DEFAULTS)
     stage = str(keys.take("stage"))
-    if stage not in ("sft", "pt"):
-        raise ConfigError(
-            "a stage that sharpen does not have: it trains by sft and rft", path="stage", value=stage, remedy=_WORDS
-        )
+    if stage not in TYPES:
+        raise ConfigError("a stage that sharpen does not have", path="stage", value=stage, remedy=_WORDS)
     kind = str(keys.take("finetuning_type"))
     if kind not in ("lora", "full"):
         keys.leave("finetuning_type", "is none of ours (lora, full); the recipe trains all weights")
@@ -57,7 +69,8 @@ def translate(values: dict[str, Any], folder: Path) -> Translated:
         "stages": [
             common.without_none(
                 {
-                    "type": "sft",
+                    "type": TYPES[stage],
+                    "loss": preferences.of_llama_factory(keys, stage) if TYPES[stage] == "dpo" else None,
                     "data": training,
                     "validation": validation,
                     "epochs": keys.take("num_train_epochs"),
@@ -75,7 +88,10 @@ def translate(values: dict[str, Any], folder: Path) -> Translated:
     return Translated("LLaMA-Factory", common.without_none(recipe), tuple(keys.left), tuple(keys.check), needless)
 
 
-_WORDS = "Its preference stages are not built yet; its PPO has a value model, which the GRPO family of rft does without"
+TYPES = {"sft": "sft", "pt": "sft", "dpo": "dpo", "kto": "dpo", "rm": "reward_model"}
+"""Our stages by theirs."""
+
+_WORDS = "Its PPO has a value model, which the GRPO family of rft does without: begin with docs/algorithms.md"
 
 
 def _data(keys: Keys, folder: Path, name: str) -> dict[str, Any] | list[dict[str, Any]]:
@@ -114,11 +130,11 @@ def _source(keys: Keys, name: str, entry: Any, home: Path) -> dict[str, Any]:
         path = f"{entry['hf_hub_url']}{f':{subset}' if subset else ''}{f'/{split}' if split else ''}"
     else:
         path = str(home / str(entry.get("file_name") or f"{name}.json"))
-    if entry.get("ranking"):
-        keys.check.append(f"the data set {name!r} holds preferences, on which sharpen does not train yet")
     theirs = entry.get("columns") or {}
     columns = {COLUMNS[name]: column for name, column in theirs.items() if COLUMNS.get(name, column) != column}
     if theirs.get("query"):
         keys.check.append(f"the column {theirs['query']!r} of {name!r} is added to the prompt there")
+    if entry.get("ranking") and entry.get("formatting") == "sharegpt":
+        keys.check.append(f"{name!r} has ShareGPT's pairs: `sharpen data check --for dpo` says whether they are read")
     known = columns in ({}, {"messages": "conversations"}, {"prompt": "instruction", "completion": "output"})
     return {"path": path} if known else {"path": path, "columns": columns}

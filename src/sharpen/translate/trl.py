@@ -1,11 +1,11 @@
-"""TRL's `SFTConfig` and `GRPOConfig`, with the model, script and adapter arguments of its command line."""
+"""TRL's configurations of SFT, GRPO, preferences and reward models, with the model, script and adapter arguments."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from sharpen.errors import ConfigError
-from sharpen.translate import common
+from sharpen.translate import common, preferences
 from sharpen.translate.keys import Keys, Translated
 
 DEFAULTS: dict[str, Any] = {
@@ -15,6 +15,7 @@ DEFAULTS: dict[str, Any] = {
     "lora_r": 16,
     "lora_alpha": 32,
     "lora_dropout": 0.05,
+    "use_bnb_nested_quant": False,
 }
 """Of `SFTConfig` and `ModelConfig` (TRL 1.16), where they are not those of TrainingArguments."""
 
@@ -36,27 +37,30 @@ GRPO_DEFAULTS: dict[str, Any] = {
 
 NORMALIZERS = {"grpo": "sequence", "dr_grpo": "max_tokens", "dapo": "token", "bnpo": "token", "cispo": "token"}
 ADVANTAGES = {"group": "normalized", "true": "normalized", "none": "centered", "false": "centered"}
-NOT_BUILT = {"kto": "KTO", "dpo": "DPO", "rloo": "RLOO with TRL's own loss", "reward": "training a reward model"}
 HERE = {"max_completion_length", "num_generations", "reward_funcs", "steps_per_generation", "epsilon", "scale_rewards"}
-PREFERENCE = {"precompute_ref_log_probs", "ld_alpha", "f_divergence_type", "discopop_tau", "desirable_weight"}
+OF_REWARD = {"center_rewards_coefficient"}
 
 
 def translate(values: dict[str, Any]) -> Translated:
     """The recipe of a TRL configuration. Raises ConfigError for a trainer that has no counterpart."""
-    if set(values) & PREFERENCE or ("beta" in values and not set(values) & HERE):
-        raise ConfigError(
-            "a DPO or KTO configuration: sharpen does not train on preferences yet",
-            value=sorted(set(values) & (PREFERENCE | {"beta"})),
-            remedy="Import the SFT or GRPO configuration of the same project",
-        )
-    reinforced = bool(set(values) & HERE)
-    keys = Keys(values, GRPO_DEFAULTS if reinforced else DEFAULTS)
-    stage = _grpo(keys) if reinforced else _sft(keys)
+    disabled = False
+    if set(values) & HERE:
+        keys = Keys(values, GRPO_DEFAULTS)
+        stage = _grpo(keys)
+    elif set(values) & OF_REWARD:
+        keys = Keys(values, {**DEFAULTS, "learning_rate": 1e-4, "disable_dropout": True})
+        stage, disabled = _reward_model(keys), bool(keys.take("disable_dropout"))
+    elif kind := preferences.kind_of(values):
+        keys = Keys(values, {**DEFAULTS, **preferences.DEFAULTS})
+        stage, disabled = _preferences(keys, kind), bool(keys.take("disable_dropout"))
+    else:
+        keys = Keys(values, DEFAULTS)
+        stage = _sft(keys)
     recipe = {
         "model": _model(keys),
         "seed": keys.take("seed"),
         "dtype": {"bfloat16": "bfloat16", "float32": "float32"}.get(str(keys.take("dtype", "torch_dtype"))),
-        "adapter": common.adapter(keys, bool(keys.take("use_peft"))),
+        "adapter": preferences.without_dropout(common.adapter(keys, bool(keys.take("use_peft"))), disabled),
         "chat_template_kwargs": keys.take("chat_template_kwargs"),
         "report_to": common.trackers(keys),
         "stages": [stage],
@@ -86,8 +90,6 @@ def _data(keys: Keys) -> dict[str, Any]:
 
 
 def _sft(keys: Keys) -> dict[str, Any]:
-    size = common.batch(keys, "per_device_train_batch_size")
-    keys.only("max_steps", (-1, 0), "is a number of epochs here: set `epochs`")
     keys.only("loss_type", "nll")
     keys.only("completion_only_loss", True, "only completions are ever trained here")
     keys.only("neftune_noise_alpha", 0)
@@ -95,9 +97,24 @@ def _sft(keys: Keys) -> dict[str, Any]:
         keys.check.append(
             "of `messages` only the assistant's turns are trained here; TRL trains all of them by default"
         )
+    return {"type": "sft", **_epochs(keys)}
+
+
+def _preferences(keys: Keys, kind: str) -> dict[str, Any]:
+    return {"type": "dpo", "loss": preferences.of_trl(keys, kind), **_epochs(keys)}
+
+
+def _reward_model(keys: Keys) -> dict[str, Any]:
+    coefficient = keys.take("center_rewards_coefficient")
+    return {"type": "reward_model", "center_rewards_coefficient": coefficient or None, **_epochs(keys)}
+
+
+def _epochs(keys: Keys) -> dict[str, Any]:
+    """What the stages share that learn from rows in epochs."""
+    size = common.batch(keys, "per_device_train_batch_size")
+    keys.only("max_steps", (-1, 0), "is a number of epochs here: set `epochs`")
     return common.without_none(
         {
-            "type": "sft",
             "data": _data(keys),
             "epochs": keys.take("num_train_epochs"),
             "batch_size": size,

@@ -98,12 +98,15 @@ def _of_another_purpose(shape: Shape, record: Record, purpose: Purpose, where: W
             f"{shape.name} rows say nothing of better and worse; its keys are {sorted(record)}",
             remedy=columns.suggestion(record, purpose) + EXPECTED["dpo"],
         )
+    more = ""
     if shape.name == "KTO":
+        more = " with `loss: kto`"
         remedy = "To imitate the good completions, keep the rows whose label is true, without `label`"
     elif shape.name == "preference":
         remedy = "To imitate the chosen answers, add `columns: {completion: chosen}` to this data"
     else:
         remedy = f"To imitate the good answers, write them as chat rows. {EXPECTED['sft']}"
     return where.error(
-        f"{shape.name} rows (keys {', '.join(sorted(shape.keys))}), which no stage trains on yet", remedy=remedy
+        f"{shape.name} rows (keys {', '.join(sorted(shape.keys))}), which are for a dpo stage, not {purpose}",
+        remedy=f"Make the stage `type: dpo`{more}. {remedy}",
     )

@@ -1,0 +1,100 @@
+"""A reward model: of two answers to a prompt the better is to have the higher score.
+
+It reads what the grader of that name reads: the whole conversation in the chat template. The score stands at the
+conversation's last token, as transformers' classifiers have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sharpen.config.stages import RewardModeling
+from sharpen.data.formats.messages import require_text
+from sharpen.data.render import too_long
+from sharpen.data.shown import require_all_shown
+from sharpen.errors import DataError
+from sharpen.graders.reward_model import control_texts, conversation, shown_turns
+from sharpen.models import scorer
+from sharpen.stages import epochs
+from sharpen.stages.work import Work
+from sharpen.train.bradley_terry import BradleyTerry
+from sharpen.train.engine import Engine
+from sharpen.types import Labelled, Message, Preference, Tool
+from sharpen.types import Sequence as Row
+
+
+async def run(stage: RewardModeling, work: Work) -> None:
+    """Train on the stage's rows; publishes the model."""
+    await epochs.run(stage, work, Comparisons(stage, work))
+
+
+class Comparisons:
+    """Two answers to each prompt, of which the first is to be scored higher than the second."""
+
+    def __init__(self, stage: RewardModeling, work: Work) -> None:
+        """Raises DataError for a bad validation row."""
+        self._stage, self._work = stage, work
+        self._rows = work.held_out.rows[stage.name]
+        self._loss = BradleyTerry(stage.center_rewards_coefficient or 0.0)
+        self._tokenizer, self._pad = work.loaded.tokenizer, scorer.pad_token(work.loaded)
+        self._special = control_texts(self._tokenizer)
+        self._watched = [row for pair in work.held_out.labelled.get(stage.name, []) for row in self.render(pair)]
+
+    def look_at(self, engine: Engine, steps: Sequence[int]) -> None:
+        """Nothing has to be known beforehand."""
+
+    def keep(self) -> None:
+        """Nothing was noted."""
+
+    def at(self, step: int) -> epochs.Learned:
+        """The pairs of a step, better and worse in turn."""
+        chosen = epochs.chosen(self._stage, self._work, step)
+        return [row for index in chosen for row in self.render(self._rows[index])], self._loss
+
+    def watched(self) -> epochs.Learned | None:
+        """The validation pairs."""
+        return (self._watched, self._loss) if self._watched else None
+
+    def render(self, row: Labelled | Preference) -> tuple[Row, Row]:
+        """The trainer's rows of the better and the worse answer; what both begin with is computed once.
+
+        A row ends in a token that stands for the score: it is what the last one read is asked for. Raises DataError.
+        """
+        assert isinstance(row, Preference)
+        place = row.place or row.id
+        chosen, rejected = (self._read(row, answer, place) for answer in (row.chosen, row.rejected))
+        if chosen == rejected:
+            raise DataError(
+                "chosen and rejected are the same once the chat template has written them",
+                file=place,
+                remedy="Remove the row: it teaches nothing",
+            )
+        shortest = min(len(chosen), len(rejected))
+        shared = next((i for i in range(shortest) if chosen[i] != rejected[i]), shortest)
+        better, worse = (
+            Row((*tokens, self._pad), (*[False] * len(tokens), True), row.id, shared) for tokens in (chosen, rejected)
+        )
+        return better, worse
+
+    def _read(self, row: Preference, answer: Sequence[Message], place: str) -> tuple[int, ...]:
+        """The tokens of a conversation, up to the one that is scored."""
+        messages = [*row.messages, *shown_turns(answer, self._special)]
+        require_text(messages, place)
+        require_all_shown(self._written, messages, row.tools, (), place)
+        text = self._written(messages, row.tools)
+        tokens = scorer.read(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], self._pad)
+        if not tokens:
+            raise DataError("there is nothing to read", file=place, remedy="Give the row messages with text")
+        if len(tokens) > self._stage.max_length:
+            raise too_long(place, len(tokens), self._stage.max_length)
+        return tokens
+
+    def _written(self, messages: Sequence[Message], tools: Sequence[Tool]) -> str:
+        try:
+            return conversation(self._tokenizer, messages, tools)
+        except ValueError as error:
+            raise DataError(
+                str(error),
+                value=[message["role"] for message in messages],
+                remedy="Give the turns in the order and with the roles that the model knows",
+            ) from error
