@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sharpen.cli.main import main
 from sharpen.models.registry import MARKER, cached
 from tests.export.worlds import byte_model
@@ -66,7 +68,8 @@ def build(folder: Path) -> None:
     (model / MARKER).write_text("{}")
     write_rows(folder / "labelled.jsonl", labelled("count", 24))
     write_rows(folder / "pairs.jsonl", [{"prompt": f"pairs {n}", "chosen": "yes", "rejected": "no"} for n in range(8)])
-    _shorter(Path(__file__).parent.parent / "examples/dpo", folder / "examples/dpo")
+    for example in ("dpo", "qlora", "chain"):
+        _shorter(Path(__file__).parent.parent / "examples" / example, folder / "examples" / example)
     for name, count in (("problems", 12), ("test", 8), ("rows", 12), ("prompts", 4)):
         rows = [{"prompt": f"{name} {number}", "answer": str(number)} for number in range(count)]
         write_rows(folder / f"{name}.jsonl", rows)
@@ -87,11 +90,20 @@ def build(folder: Path) -> None:
 
 
 def _shorter(example: Path, folder: Path) -> None:
-    """An example's folder, with the first eight rows of each of its files."""
+    """An example's folder, with the first eight rows of each of its files and generators, and a single step of RFT,
+    whose grader a random model can please."""
     folder.mkdir(parents=True)
     for path in example.glob("*.*"):
         lines = path.read_text("utf-8").splitlines(keepends=True)
         (folder / path.name).write_text("".join(lines[:8] if path.suffix == ".jsonl" else lines))
+    recipe = yaml.safe_load((example / "recipe.yaml").read_text("utf-8"))
+    for part in (*recipe["stages"], *recipe["evals"]):
+        if "count" in part["data"]:
+            part["data"] = {**part["data"], "count": 8}
+        if part.get("type") == "rft":
+            part |= {"steps": 1, "prompts_per_step": 2, "group_size": 4}
+            part["grader"] = {"type": "regex", "pattern": "[a-m]"}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
 
 
 @contextlib.contextmanager

@@ -108,17 +108,14 @@ def test_the_trained_share_is_that_of_a_real_model(name: str, percent: float, do
     shape = BASES[name].shape
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config_of(shape))
-        settings = LoraConfig(r=16, target_modules="all-linear", use_dora=False)
-        adapted = get_peft_model(model, settings)
+        adapted = get_peft_model(model, LoraConfig(r=16, target_modules="all-linear", use_dora=dora))
     count, whole = adapted.get_nb_trainable_parameters()
-    if dora:  # a number for each row of each weight; peft computes norms, which there are none of here
-        layers: list[Any] = [layer for layer in adapted.modules() if hasattr(layer, "lora_A")]
-        rows = sum(layer.out_features for layer in layers)
-        count, whole = count + rows, whole + rows
     assert fits.adapter_numbers(shape, 16, dora=dora) == count
     share = fits.trained_share(shape, SFT_LORA, dora=dora)
     assert share == pytest.approx(count / whole, rel=2e-3) and (dora or 100 * share == pytest.approx(percent, abs=0.05))
     assert fits.trained_share(shape, SFT_ALL) == 1
+    page = (BENCH.parent / "docs/adapters.md").read_text("utf-8")
+    assert f" | {count:,} | {100 * count / whole:.2f} % |" in page
 
 
 def test_beyond_what_layers_may_hold_they_hold_their_stream_only() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,16 @@ def test_a_saved_adapter_put_back_over_four_bits_computes_the_same_bits(tmp_path
     assert torch.equal(logprobs(again.model), logprobs(loaded.model))
 
 
+def test_other_ranks_get_the_same_bits_and_can_merge_them(tmp_path: Path) -> None:
+    """The leader hands the model out pickled."""
+    loaded = qlora(tiny_model(tmp_path / "base"))
+    sent = pickle.loads(pickle.dumps(loaded.model))
+    assert torch.equal(logprobs(sent), logprobs(loaded.model))
+    for model in (sent, loaded.model):
+        adapters.merge(model)
+    assert torch.equal(logprobs(sent), logprobs(loaded.model))
+
+
 def test_doras_magnitudes_are_the_norms_of_what_the_four_bits_stand_for(tmp_path: Path) -> None:
     loaded = load(tiny_model(tmp_path / "base"), torch.float32)
     targets = adapters.target_names(loaded.model, "all-linear")
@@ -228,5 +239,5 @@ def test_numbers_in_four_bits_are_counted(tmp_path: Path) -> None:
 
 def test_without_bitsandbytes_the_error_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes.functional", None)
-    with pytest.raises(ConfigError, match=r"adapter.type.*bitsandbytes.*sharpen\[qlora\]"):
+    with pytest.raises(ConfigError, match=r"adapter.type.*bitsandbytes.*sharpen\[8bit\]"):
         Quantized(nn.Linear(4, 4), HOW[0])

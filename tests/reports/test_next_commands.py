@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from sharpen.cli.main import parser
 from sharpen.config.load import dump, load
@@ -101,8 +102,11 @@ def test_a_model_that_a_stage_has_harmed_is_not_the_one_to_talk_to(run: Path) ->
 
 
 def test_better_answers_that_became_unlikely_are_trained_again_at_a_lower_rate(run: Path) -> None:
+    recipe = yaml.safe_load(RECIPE)
+    recipe["stages"][-1]["optim"] = {"lr": 4e-5}
+    resolve(run, yaml.safe_dump(recipe))
     first = offered(run, remark("both_unlikely"))[0]
-    assert "stages.rft.optim.lr=" in first and first == offered(run, remark("worse"))[0]
+    assert "stages.rft.optim.lr=1e-05" in first and first == offered(run, remark("worse"))[0]
 
 
 def test_nothing_goes_on_without_a_checkpoint(run: Path) -> None:

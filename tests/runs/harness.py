@@ -1,8 +1,8 @@
 """Kill a tiny run again and again: `python -m tests.runs.harness FOLDER EVERY RECIPE` prints a line a kill point.
 
 EVERY thins the kinds of change to the disk at which it kills: 1 takes all of them. RECIPE is `whole`; `turns` for
-a run in an environment, at the points that only such a run has; `adapted` for one that trains adapters; or `branched`
-for one whose stages do not all start from the one before.
+a run in an environment, at the points that only such a run has; `adapted` for one that trains adapters; `preferred` for
+one that learns from pairs; or `branched` for one whose stages do not all start from the one before.
 
 It is a process of its own, which has imported everything and started no threads, so that it can fork: each
 child runs the pipeline and sends itself SIGKILL at a chosen point; the next goes on with the directory.
@@ -196,7 +196,20 @@ def points_of_turns(seen: list[str], every: int) -> list[Point]:
     return [*points, with_workers(len(seen) // 2)]
 
 
-PLANS = {"whole": points_of_whole, "turns": points_of_turns, "adapted": choose, "branched": choose}
+def points_of_pairs(seen: list[str], every: int) -> list[Point]:
+    """All over a run, and while answers are scored before the first step of a stage: early, in the middle, late."""
+    scoring = [index for index, what in enumerate(seen) if "scoring" in what]
+    scored = [at(scoring[len(scoring) * share // 4], "scoring") for share in (0, 2, 3)]
+    return [*choose(seen, every), *scored]
+
+
+PLANS = {
+    "whole": points_of_whole,
+    "turns": points_of_turns,
+    "adapted": choose,
+    "branched": choose,
+    "preferred": points_of_pairs,
+}
 
 
 def made(run: Path) -> dict[str, Any]:
@@ -208,8 +221,7 @@ def main(folder: Path, every: int, plan: str) -> None:
     """Print a line for the undisturbed run, then one for each kill point."""
     one_thread()
     world = World(folder / "world")
-    recipes = {"whole": world.whole, "turns": world.turns, "adapted": world.adapted, "branched": world.branched}
-    recipe = recipes[plan]()
+    recipe = getattr(world, plan)()
     log = folder / "log"
 
     def start(run: Path) -> None:

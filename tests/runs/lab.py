@@ -125,6 +125,28 @@ class World:
             dtype="bfloat16",
         )
 
+    def preferred(self) -> Recipe:
+        """SFT with an adapter, DPO that continues it, KTO on all weights, and a reward model, each with validation."""
+        adapter = {"type": "lora", "rank": 2, "dropout": 0.1}
+        pairs = [{"prompt": f"like {n}", "chosen": f"{n * 7 % 10}ab", "rejected": f"{n * 3 % 10}XY"} for n in range(9)]
+        data = {"path": write_rows(self.folder / "pairs.jsonl", pairs[:6])}
+        validation = {"path": write_rows(self.folder / "pairs-validation.jsonl", pairs[6:])}
+        shared = {
+            "data": data,
+            "validation": validation,
+            "batch_size": 3,
+            "epochs": 2,
+            "eval_every": 2,
+            "save_every": 2,
+        }
+        return self.recipe(
+            self.sft_stage(epochs=1, adapter=adapter),
+            {"type": "dpo", **shared, "adapter": "continue", "final": "best"},
+            {"type": "reward_model", **shared},
+            {"type": "dpo", "name": "kto", "loss": "kto", **shared},
+            evals=[self.eval_config(samples=0)],
+        )
+
     def branched(self) -> Recipe:
         """Base -> SFT; from it two stages, of which the second continues nothing of the first; and one on the base."""
         adapter = {"type": "lora", "rank": 2}

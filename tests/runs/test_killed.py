@@ -61,6 +61,13 @@ def test_a_killed_run_with_adapters_ends_with_the_bits_of_an_undisturbed_one() -
     assert len(points) >= 10
 
 
+def test_a_killed_run_that_learns_from_pairs_ends_with_the_bits_of_an_undisturbed_one() -> None:
+    """DPO, KTO and a reward model, killed also while the answers are scored before the first step."""
+    points = kill_points(every=99, recipe="preferred")
+    check(points)
+    assert len(points) >= 10 and sum("scoring" in point["point"] for point in points) == 3
+
+
 @pytest.mark.long
 def test_a_killed_run_with_branches_ends_with_the_bits_of_an_undisturbed_one() -> None:
     points = kill_points(every=12, recipe="branched")

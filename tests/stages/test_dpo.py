@@ -101,12 +101,13 @@ def test_after_sft_policy_and_start_agree_to_the_last_bit_at_the_first_step(
     world: World, files: dict[str, Row], tmp_path: Path, adapter: str, dtype: str
 ) -> None:
     sft = world.sft_stage(adapter="none" if adapter == "none" else "lora", epochs=1)
-    for loss, worth in (("sigmoid", math.log(2)), ("hinge", 1.0), ("kto", 0.5)):
-        run = tmp_path / loss
-        dpo = stage(files, adapter=adapter, loss=loss, epochs=1, tokens_per_microbatch=150)
-        pipeline.run(world.recipe(sft, dpo, dtype=dtype), run, base=world.folder)
-        first, *later = lines(run)
-        assert first["loss"] == pytest.approx(worth, rel=1e-7)
+    shared = {"adapter": adapter, "epochs": 1, "tokens_per_microbatch": 150}
+    worth = {"sigmoid": math.log(2), "hinge": 1.0, "kto": 0.5}
+    stages = [stage(files, name=loss, loss=loss, **shared, **{"from": "sft"}) for loss in worth]
+    pipeline.run(world.recipe(sft, *stages, dtype=dtype), tmp_path / "run", base=world.folder)
+    for loss in worth:
+        first, *later = lines(tmp_path / "run", loss)
+        assert first["loss"] == pytest.approx(worth[loss], rel=1e-7)
         assert first["kl"] == 0.0
         assert {first["rewards"].get(name, 0.0) for name in ("chosen", "rejected", "margins", "accuracies")} == {0.0}
         assert later[0]["rewards"]["chosen"] != 0 and later[0]["kl"] >= 0.0 and (loss == "kto" or later[0]["kl"] > 0)
@@ -246,7 +247,7 @@ class Weights(Observer):
         self.bytes.setdefault(when, []).append(sum(held.values()))
 
 
-@pytest.mark.parametrize("loss", ["sigmoid", "kto"])
+@pytest.mark.parametrize("loss", ["sigmoid", pytest.param("kto", marks=pytest.mark.long)])
 def test_no_copy_of_the_weights_is_kept_for_the_reference(
     world: World, files: dict[str, Row], tmp_path: Path, loss: str
 ) -> None:
@@ -289,7 +290,11 @@ FIELDS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 """Two values of each field, and what else the stage says."""
 
 
-@pytest.mark.parametrize("name", FIELDS)
+OWN = ("loss", "epochs", "batch_size", "max_length", "data", "validation", "tokens_per_microbatch", "final")
+"""Fields that DPO reads itself; what all stages share reads the others, and tests/stages/test_fields.py tries it."""
+
+
+@pytest.mark.parametrize("name", [*OWN, *(pytest.param(n, marks=pytest.mark.long) for n in FIELDS if n not in OWN)])
 def test_each_field_changes_what_comes_out(world: World, files: dict[str, Row], tmp_path: Path, name: str) -> None:
     before, after, around = FIELDS[name]
     found: list[dict[str, Any]] = []

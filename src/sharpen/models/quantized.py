@@ -79,7 +79,7 @@ def functional() -> Any:
             "weights in 4 bits need bitsandbytes 0.50 or newer, which is not installed",
             path="adapter.type",
             value="qlora",
-            remedy="Install it (pip install 'sharpen[qlora]'), or choose lora",
+            remedy="Install it (pip install 'sharpen[8bit]'), or choose lora",
         ) from error
     return bitsandbytes.functional
 
