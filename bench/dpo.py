@@ -1,11 +1,12 @@
-"""Tokens per second and memory of DPO, 16 pairs a step with prompts of about 190 tokens, sharpen beside TRL.
+"""Tokens per second and memory of DPO, 16 pairs a step with prompts of about 180 tokens, sharpen beside TRL.
 
     python -m bench.dpo --out bench/dpo.json
 
 Full fine-tuning with the sigmoid loss, on the same pairs. A step of ours has its share of what is done before the first
-step: its pairs are scored by the stage's start. That is one epoch, the least favourable case. TRL asks its reference
-model in each step. Tokens are those of prompt and answer in both rows of each pair, though ours computes a prompt once.
-The peer is chosen as in `bench.grpo_step`.
+step: its pairs are scored by the stage's start. That is one epoch, the least favourable case. TRL asks a reference
+model in each step, or (`precomputed`) its own before the first step, and then a step has its share of that too. Tokens
+are those of prompt and answer in both rows of each pair, though ours computes a prompt once. The peer is chosen as in
+`bench.grpo_step`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ ASKED = (
 
 
 def pairs(count: int) -> list[dict[str, Any]]:
-    """Preference rows as TRL and sharpen read them, no two equal; answers have two to five sentences."""
+    """Preference rows as TRL and sharpen read them, no two equal; answers have four to eight sentences."""
     found = []
     for place in range(count):
         words = {"topic": TOPICS[place % len(TOPICS)], "number": place + 2}
@@ -42,7 +43,7 @@ def pairs(count: int) -> list[dict[str, Any]]:
             return [{"role": "assistant", "content": text}]
 
         asked = " ".join(ASKED).format(**words)
-        chosen, rejected = answer(place, 3 + place % 3), answer(place + 2, 2 + place % 4)
+        chosen, rejected = answer(place, 4 + place % 5), answer(place + 2, 4 + place % 3)
         found.append({"prompt": [{"role": "user", "content": asked}], "chosen": chosen, "rejected": rejected})
     return found
 
@@ -66,7 +67,7 @@ def ours(
     with Gauge(warmup) as gauge:
         held = learner(model, dtype, adapter, tokens_per_microbatch)
         rendered = [held.renderer.pair(row, 1024) for row in read_pairs(FileData(path=data), Path())]
-        batches, scoring = [], []
+        batches = []
         for start in range(0, len(rendered), PAIRS):
             with gauge.step() as tokens:
                 rows = [row for pair in rendered[start : start + PAIRS] for row in pair]
@@ -99,7 +100,8 @@ def main() -> None:
             settings = picked(options, "model", "dtype", "adapter", "tokens_per_microbatch", "warmup")
             record.add("ours", options.adapter, apart("bench.dpo:ours", data=file.name, **settings))
     if not options.skip_peer:
-        sweep(record, options, "trl_dpo", data, "--pairs-per-step", PAIRS)
+        for named, more in (("", ()), (", precomputed", ("--precompute",))):
+            sweep(record, options, "trl_dpo", data, "--pairs-per-step", PAIRS, *more, named=named)
     record.finish()
 
 

@@ -33,16 +33,23 @@ def _sizes(text: str) -> list[int]:
 
 
 def sweep(
-    record: Record, options: argparse.Namespace, script: str, rows: Sequence[dict[str, Any]], *more: object
+    record: Record,
+    options: argparse.Namespace,
+    script: str,
+    rows: Sequence[dict[str, Any]],
+    *more: object,
+    named: str = "",
 ) -> None:
-    """Measure TRL on the rows at each setting asked for."""
+    """Measure TRL on the rows at each setting asked for; `named` goes behind the settings' names."""
     from sharpen.models.load import resolve
 
     def measure(precision: str, size: int) -> None:
         steps = ["--steps", options.steps, "--warmup", options.warmup]
         settings = ["--precision", precision, "--per-device", size, *steps, *more]
         found = trl(script, rows, resolve(options.model), settings)
-        record.add("peer", f"{precision}, per_device {size}", {"precision": precision, "per_device": size, **found})
+        record.add(
+            "peer", f"{precision}, per_device {size}{named}", {"precision": precision, "per_device": size, **found}
+        )
 
     # Without matrix units bfloat16 is emulated: under autocast a first step was not done after 9 minutes.
     for size in options.per_device:

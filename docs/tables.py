@@ -79,6 +79,7 @@ PAGES: dict[str, dict[str, tuple[str, Make]]] = {
         "vllm": ("bench/peer_vllm.json", tables.other_sampler),
         "ctranslate2": ("bench/peer_ctranslate2.json", tables.other_sampler),
         "sft": ("bench/sft.json", tables.steps),
+        "dpo": ("bench/dpo.json", tables.steps),
         "long_context": ("bench/long_context.json", tables.steps),
         "cost_ratio": ("bench/cost_ratio.json", tables.cost_ratio),
         "profile": ("bench/profile.json", tables.profile),

@@ -37,6 +37,7 @@ def row(factor: int) -> dict[str, Any]:
     }
 
 
+@pytest.mark.long
 def test_rft_with_code_tests_trains_and_rewards_none_of_the_attacks_among_the_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,7 +76,7 @@ def test_an_adapter_learns_the_task_by_imitation(tmp_path: Path, kind: dict[str,
 
 @pytest.mark.parametrize(
     "preset",
-    [pytest.param(name, marks=[] if name in ("dapo", "grpo") else [pytest.mark.long]) for name in sorted(PRESETS)],
+    [pytest.param(name, marks=[] if name == "dapo" else [pytest.mark.long]) for name in sorted(PRESETS)],
 )
 def test_a_preset_learns_the_task_from_rewards(tmp_path: Path, imitator: str, preset: str) -> None:
     """The share of right answers in the last two of six steps, over 64 rollouts, against that of the first, over 32."""

@@ -89,7 +89,8 @@ def cases(words: Words, count: int, draw: random.Random, taken: set[str]) -> lis
     """So many messages that are not `taken`."""
     found: list[Case] = []
     while len(found) < count:
-        name, product, (trouble, remedy) = map(draw.choice, (words.names, words.products, words.troubles))
+        name, product = draw.choice(words.names), draw.choice(words.products)
+        trouble, remedy = draw.choice(words.troubles)
         wording = draw.choice(ASKED)
         message = wording.format(name=name, product=product, trouble=trouble)
         if "{name}" not in wording:

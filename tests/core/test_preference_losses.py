@@ -247,22 +247,23 @@ def test_what_is_said_of_pairs_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("of", "chosen", "rejected"),
+    ("of", "chosen", "rejected", "right"),
     [
-        (Hinge(beta=0.5), 0.5 * 0.625, 0.5 * -0.375),
-        (IPO(beta=0.5), 0.5 * 0.625, 0.5 * -0.375),
-        (SimPO(beta=0.5), 0.5 * (-0.75 - 0.25) / 2, 0.5 * (-0.75 - 3.5 / 3) / 2),
-        (ORPO(beta=0.5), 0.5 * (-0.75 - 0.25) / 2, 0.5 * (-0.75 - 3.5 / 3) / 2),
-        (CPO(beta=0.5), 0.5 * -1.75 / 2, 0.5 * -4.25 / 2),
+        (Hinge(beta=0.5), 0.5 * 0.625, 0.5 * -0.375, 1.0),
+        (IPO(beta=0.5), 0.5 * 0.625, 0.5 * -0.375, 1.0),
+        (SimPO(beta=0.5), 0.5 * (-0.75 - 0.25) / 2, 0.5 * (-0.75 - 3.5 / 3) / 2, 0.5),
+        (ORPO(beta=0.5), 0.5 * (-0.75 - 0.25) / 2, 0.5 * (-0.75 - 3.5 / 3) / 2, 0.5),
+        (CPO(beta=0.5), 0.5 * -1.75 / 2, 0.5 * -4.25 / 2, 0.5),
     ],
     ids=str,
 )
-def test_rewards_are_what_the_loss_compares(of: PreferenceLoss, chosen: float, rejected: float) -> None:
-    """Of IPO they are DPO's, as TRL has it: whole answers, not means."""
+def test_rewards_are_what_the_loss_compares(of: PreferenceLoss, chosen: float, rejected: float, right: float) -> None:
+    """Of IPO they are DPO's, as TRL has it: whole answers, not means. Equal ones are not right."""
     _, _, metrics = step(of, POLICY, rows(POLICY, START))
     assert metrics["rewards/chosen"] == pytest.approx(chosen)
     assert metrics["rewards/rejected"] == pytest.approx(rejected)
     assert metrics["rewards/margins"] == pytest.approx(chosen - rejected)
+    assert metrics["rewards/accuracies"] == right
     assert ("kl" in metrics) == of.needs_reference
 
 

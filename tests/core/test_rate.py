@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sharpen.train.rate import auto_lr
 
-METHODS = st.sampled_from(["sft", "rft"])
+METHODS = st.sampled_from(["sft", "dpo", "rft"])
 SIZES = st.integers(1, 10**13)
 
 
@@ -23,6 +23,9 @@ SIZES = st.integers(1, 10**13)
         ("sft", 8_030_000_000, False, 4e-6, 6e-6),  # Tülu 3, 8 B: 5e-6
         ("sft", 70_550_000_000, False, 1e-6, 2e-6),  # Tülu 3, 70 B: 2e-6
         ("sft", 8_030_000_000, True, 4e-5, 3e-4),  # LoRA Without Regret, 8 B
+        ("dpo", 134_515_008, False, 1e-5, 1e-5),  # examples/dpo
+        ("dpo", 8_030_000_000, False, 4.5e-7, 5.5e-7),  # Tülu 3, 8 B: 5e-7
+        ("dpo", 70_550_000_000, False, 2e-7, 2e-7),  # Tülu 3, 70 B: 2e-7
         ("rft", 134_515_008, False, 2e-5, 2e-5),  # the quickstart
         ("rft", 7_000_000_000, False, 1e-6, 1e-6),  # DeepSeekMath, 7 B
         ("rft", 32_000_000_000, False, 1e-6, 1e-6),  # DAPO, 32 B
@@ -30,28 +33,31 @@ SIZES = st.integers(1, 10**13)
     ],
 )
 def test_published_rates_come_out(
-    method: Literal["sft", "rft"], parameters: int, adapter: bool, low: float, high: float
+    method: Literal["sft", "dpo", "rft"], parameters: int, adapter: bool, low: float, high: float
 ) -> None:
     assert low <= auto_lr(method, parameters, adapter=adapter).lr <= high
 
 
 @given(METHODS, SIZES, SIZES, st.booleans())
 def test_a_bigger_model_never_gets_a_higher_rate(
-    method: Literal["sft", "rft"], one: int, other: int, adapter: bool
+    method: Literal["sft", "dpo", "rft"], one: int, other: int, adapter: bool
 ) -> None:
     small, big = sorted((one, other))
     assert auto_lr(method, small, adapter=adapter).lr >= auto_lr(method, big, adapter=adapter).lr
 
 
 @given(METHODS, SIZES)
-def test_an_adapter_gets_ten_times_full_fine_tunings_rate(method: Literal["sft", "rft"], parameters: int) -> None:
+def test_an_adapter_gets_ten_times_full_fine_tunings_rate(
+    method: Literal["sft", "dpo", "rft"], parameters: int
+) -> None:
     full, adapter = (auto_lr(method, parameters, adapter=adapter).lr for adapter in (False, True))
     assert adapter == pytest.approx(10 * full)
 
 
 @given(SIZES, st.booleans())
-def test_reinforcement_never_gets_a_higher_rate_than_imitation(parameters: int, adapter: bool) -> None:
-    assert auto_lr("rft", parameters, adapter=adapter).lr <= auto_lr("sft", parameters, adapter=adapter).lr
+def test_preferences_get_the_lowest_rate_and_imitation_the_highest(parameters: int, adapter: bool) -> None:
+    dpo, rft, sft = (auto_lr(method, parameters, adapter=adapter).lr for method in ("dpo", "rft", "sft"))
+    assert dpo <= rft <= sft
 
 
 def test_the_reason_says_number_method_size_and_source() -> None:
@@ -66,5 +72,5 @@ def test_the_table_in_the_docs_is_the_rule() -> None:
     assert len(rows) == 4
     for number, unit, cells in rows:
         parameters = int(float(number) * {"M": 1e6, "B": 1e9}[unit])
-        rates = [auto_lr(m, parameters, adapter=a).lr for a in (False, True) for m in ("sft", "rft")]
+        rates = [auto_lr(m, parameters, adapter=a).lr for a in (False, True) for m in ("sft", "dpo", "rft")]
         assert [float(cell) for cell in cells.split("|")] == rates

@@ -54,6 +54,7 @@ def test_a_run_in_an_environment_killed_between_its_turns_ends_with_the_bits_of_
     assert sum("progress sample" in name for name in names) == 4 and sum("of +env" in name for name in names) == 3
 
 
+@pytest.mark.long
 def test_a_killed_run_with_adapters_ends_with_the_bits_of_an_undisturbed_one() -> None:
     """DoRA with dropout in SFT, continued in RFT with the 8-bit optimiser, on a bfloat16 base."""
     points = kill_points(every=40, recipe="adapted")

@@ -44,8 +44,24 @@ def launch(recipe: Recipe, world: World, out: Path, ranks: int, *more: str) -> s
     )
 
 
-def whole(world: World, **settings: Any) -> Recipe:
-    """SFT in float32 with several atoms a step, then RFT with validation, KL and an evaluation."""
+PAIRS = [{"prompt": f"like {n}", "chosen": f"{n * 7 % 10}ab", "rejected": f"{n * 3 % 10}XYZ"} for n in range(8)]
+PREFERRED = [
+    {
+        "type": "dpo",
+        "name": loss,
+        "loss": loss,
+        "from": "base",
+        "data": inline(PAIRS),
+        "batch_size": 4,
+        "save_every": 1,
+        "keep_last": 9,
+    }
+    for loss in ("ipo", "cpo", "kto")
+]
+
+
+def whole(world: World, *more: dict[str, Any], **settings: Any) -> Recipe:
+    """SFT in float32 with several atoms a step, RFT with validation, KL and an evaluation, and what else there is."""
     return world.recipe(
         world.sft_stage(validation=world.sft_validation, epochs=1, save_every=1),
         world.rft_stage(
@@ -54,6 +70,7 @@ def whole(world: World, **settings: Any) -> Recipe:
             save_every=1,
             algorithm={"preset": "grpo", "kl": {"coef": 0.1}},
         ),
+        *more,
         evals=[world.eval_config()],
         threads=1,
         **settings,
@@ -65,7 +82,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The same recipe on one rank and on two."""
     folder = tmp_path_factory.mktemp("ranks")
     world = World(folder / "world")
-    recipe = whole(world)
+    recipe = whole(world, *PREFERRED)
     for name, ranks in (("one", 1), ("two", 2)):
         done = launch(recipe, world, folder / name, ranks)
         assert done.returncode == 0, done.stderr[-3000:]
@@ -86,11 +103,15 @@ def test_two_ranks_give_the_metrics_of_one(runs: tuple[Path, Path]) -> None:
         if "reward" in alone:
             assert together["reward"]["mean"] == pytest.approx(alone["reward"]["mean"], rel=1e-3)
             assert together["reward"]["std"] == pytest.approx(alone["reward"]["std"], rel=1e-3)
+        if "rewards" in alone:
+            for name in alone["rewards"].keys() - ({"accuracies"} if alone["step"] == 1 else set()):  # of margins of 0
+                assert together["rewards"][name] == pytest.approx(alone["rewards"][name], rel=2e-3, abs=1e-5), name
 
 
-def test_two_ranks_give_the_gradients_of_one(runs: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("stage", ["01-sft", "03-ipo", "04-cpo", "05-kto"])
+def test_two_ranks_give_the_gradients_of_one(runs: tuple[Path, Path], stage: str) -> None:
     """After the first step Adam's first moment is (1 − β₁) times the clipped gradient."""
-    files = [run / "stages/01-sft/checkpoints/step-00001/trainer.safetensors" for run in runs]
+    files = [run / f"stages/{stage}/checkpoints/step-00001/trainer.safetensors" for run in runs]
     one, two = (load_file(file) for file in files)
     moments = [name for name in one if name.startswith("exp_avg.")]
     assert len(moments) > 10
@@ -107,6 +128,7 @@ def test_two_ranks_come_to_the_same_evaluation_and_say_it_once(runs: tuple[Path,
     assert len([line for line in read_lines(runs[1] / "events.jsonl") if line["event"] == "finished"]) == 1
 
 
+@pytest.mark.long
 def test_two_ranks_train_an_adapter_in_bfloat16_and_a_run_of_one_goes_on_with_two(tmp_path: Path) -> None:
     world = World(tmp_path / "world")
     out = tmp_path / "out"

@@ -57,7 +57,7 @@ EXCLUDED = {
     "RFT.type": "chooses the class; `Recipe.stages` has a case",
     "Lora.type": "chooses the class; `SFT.adapter` has a case",
     **{f"QLora.{name}": "`Lora` has a case of it" for name in LowRank.model_fields},
-    "QLora.type": "chooses the class; tests/stages/test_adapters.py has runs with it",
+    "QLora.type": "chooses the class; tests/stages/test_stacks.py has runs with it",
     "Continue.type": "chooses the class; tests/stages/test_adapters.py has runs with it",
     "Full.type": "chooses the class; `SFT.adapter` has a case",
     "Inherit.type": "chooses the class; `Recipe.adapter` has a case",

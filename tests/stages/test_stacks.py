@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from sharpen.errors import ModelError
+from sharpen.errors import ConfigError, ModelError
 from sharpen.models.load import load
 from sharpen.runs.store import read_lines
 from sharpen.stages import adapting, pipeline
@@ -193,3 +194,13 @@ def test_an_adapter_that_was_made_for_another_base_is_refused(world: World, tmp_
             again()
         save_file(tensors, folder / "adapter_model.safetensors")
         again()
+
+
+def test_without_bitsandbytes_a_run_in_4_bits_does_not_even_begin(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes.functional", None)
+    recipe = world.recipe(world.sft_stage(), world.sft_stage(name="later", adapter="qlora"))
+    with pytest.raises(ConfigError, match=r"adapter.type.*needs? bitsandbytes"):
+        pipeline.run(recipe, tmp_path / "run", base=world.folder)
+    assert not (tmp_path / "run").exists()

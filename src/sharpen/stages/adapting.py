@@ -17,13 +17,19 @@ from sharpen.errors import ConfigError, ModelError
 from sharpen.models import adapters, scorer
 from sharpen.models.adapter_files import attach_below, attach_saved, base_of, save_adapter, save_stack
 from sharpen.models.load import Loaded, load
-from sharpen.models.quantized import FourBits
+from sharpen.models.quantized import FourBits, functional
 from sharpen.models.quiet import quiet
 from sharpen.stages import starts
 from sharpen.stages.earlier import ADAPTER, TOP
 
 if TYPE_CHECKING:
     from peft import LoraConfig
+
+
+def check_installed(recipe: Recipe) -> None:
+    """Raise ConfigError where a stage wants weights in 4 bits, and bitsandbytes is not installed."""
+    if any(isinstance(recipe.trains(index), QLora) for index in range(len(recipe.stages))):
+        functional()
 
 
 def prepare(recipe: Recipe, index: int, loaded: Loaded, run: Path) -> str:

@@ -76,6 +76,7 @@ def run(
     step under way (Interrupted). Raises RunError when `out` already holds a run or is in use.
     """
     check_installed(recipe.report_to)
+    adapting.check_installed(recipe)
     with joined() as ranks, _full_disk(out):
         if ranks.rank:
             follow(ranks)

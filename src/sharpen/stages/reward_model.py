@@ -71,8 +71,9 @@ class Comparisons:
             )
         shortest = min(len(chosen), len(rejected))
         shared = next((i for i in range(shortest) if chosen[i] != rejected[i]), shortest)
+        atom = f"{row.place} {row.id}"  # neither is unique alone, as in Renderer.pair
         better, worse = (
-            Row((*tokens, self._pad), (*[False] * len(tokens), True), row.id, shared) for tokens in (chosen, rejected)
+            Row((*tokens, self._pad), (*[False] * len(tokens), True), atom, shared) for tokens in (chosen, rejected)
         )
         return better, worse
 

@@ -28,7 +28,9 @@ class Rule(NamedTuple):
 
 RULES = {
     "sft": Rule(5e-5, 0.56, "the quickstart's 5e-5 at 135 M, Tülu 3's 5e-6 at 8 B and 2e-6 at 70 B (arXiv:2411.15124)"),
-    "dpo": Rule(3e-6, 0.43, "Tülu 3's 5e-7 at 8 B and 2e-7 at 70 B (arXiv:2411.15124)", 2e-7),
+    "dpo": Rule(
+        1e-5, 0.73, "examples/dpo's 1e-5 at 135 M, Tülu 3's 5e-7 at 8 B and 2e-7 at 70 B (arXiv:2411.15124)", 2e-7
+    ),
     "reward_model": Rule(
         2.2e-5, 0.24, "InstructGPT's 9e-6 at 6 B (arXiv:2203.02155) and Llama 2's 5e-6 at 70 B (arXiv:2307.09288)"
     ),
