@@ -120,6 +120,12 @@ def test_two_ranks_give_the_gradients_of_one(runs: tuple[Path, Path], stage: str
         torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-7)
 
 
+def test_on_two_ranks_policy_and_start_agree_to_the_last_bit_at_the_first_step(runs: tuple[Path, Path]) -> None:
+    firsts = {line["stage"]: line for line in read_lines(runs[1] / "metrics.jsonl") if line["step"] == 1}
+    for name in ("ipo", "kto"):
+        assert firsts[name]["kl"] == 0.0 and set(firsts[name]["rewards"].values()) == {0.0}
+
+
 def test_two_ranks_come_to_the_same_evaluation_and_say_it_once(runs: tuple[Path, Path]) -> None:
     one, two = (json.loads((run / "summary.json").read_text()) for run in runs)
     for alone, together in zip(one["stages"], two["stages"], strict=True):

@@ -14,6 +14,7 @@ import numpy as np
 
 from sharpen.stages.work import Work
 from sharpen.train.engine import Engine
+from sharpen.train.ranks import shares
 from sharpen.types import Sequence as Row
 
 FILE = "start_scores.npz"
@@ -50,9 +51,14 @@ class StartScores:
                 f"{self._work.stage.name}: scoring the answers before it learns", done, total
             )
             self._work.stop_here()
-            scored = iter(engine.score([row for _, rows in named for row in rows], whole=self._whole))
+            parts = shares([row for _, rows in named for row in rows], engine.ranks.size)  # as each rank packs its own
+            scored = {
+                id(row): made
+                for part in parts
+                for row, made in zip(part, engine.score(part, whole=self._whole), strict=True)
+            }
             for name, rows in named:
-                own = [next(scored) for _ in rows]
+                own = [scored[id(row)] for row in rows]
                 if name not in self._places:
                     self._places[name] = len(self._values)
                     for row in own:
