@@ -20,7 +20,8 @@ from bench.tables import table
 from docs import errors
 from sharpen.models.bases import BASES, Base
 from sharpen.models.fits import METHODS, needs
-from sharpen.reports.meanings import GROUPS, Meaning
+from sharpen.reports.meaning import Meaning
+from sharpen.reports.meanings import GROUPS
 from studies import tasks_report
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -73,7 +73,7 @@ def test_a_stage_starts_from_the_nearest_before_that_writes_text_unless_it_says_
 ) -> None:
     stages = [{"type": "sft", "name": f"s{n}", "data": {"path": "rows.jsonl"}, **own} for n, own in enumerate(changes)]
     recipe = parse({"model": "m", "stages": stages})
-    assert [starts.parent(recipe, index) for index in range(len(stages))] == parents
+    assert [recipe.parent(index) for index in range(len(stages))] == parents
     folders = [starts.start(recipe, index, Path("run")) for index in range(len(stages))]
     named = [recipe.elsewhere(index) or "m" for index in range(len(stages))]
     assert folders == [named[i] if p is None else f"run/models/s{p}" for i, p in enumerate(parents)]

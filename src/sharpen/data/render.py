@@ -99,16 +99,7 @@ class Renderer:
         Raises DataError as `labelled`, and where both answers are the same tokens.
         """
         chosen, rejected = (self.labelled(row.answered(answer), max_length) for answer in (row.chosen, row.rejected))
-        if chosen.tokens == rejected.tokens:
-            raise DataError(
-                "chosen and rejected are the same once the chat template has written them",
-                file=row.place or row.id,
-                remedy="Remove the row: it teaches nothing",
-            )
-        longest = min(len(chosen.tokens), len(rejected.tokens)) - 1
-        shared = next((i for i in range(longest) if chosen.tokens[i] != rejected.tokens[i]), longest)
-        atom = f"{row.place} {row.id}"  # neither is unique alone: files of one name, several pairs of one group
-        return replace(chosen, shared=shared, atom=atom), replace(rejected, shared=shared, atom=atom)
+        return branches(row, chosen, rejected)
 
     def _text(self, text: str) -> tuple[list[int], list[bool]]:
         tokens = self._controls.text(text)
@@ -221,3 +212,20 @@ def too_long(file: str, length: int, max_length: int) -> DataError:
         value=length,
         remedy="Raise max_length, or shorten or drop the row",
     )
+
+
+def branches(row: Preference, chosen: Row, rejected: Row) -> tuple[Row, Row]:
+    """The trainer's rows of a pair's answers as one atom, with what both begin with.
+
+    Raises DataError where both are the same tokens.
+    """
+    if chosen.tokens == rejected.tokens:
+        raise DataError(
+            "chosen and rejected are the same once the chat template has written them",
+            file=row.place or row.id,
+            remedy="Remove the row: it teaches nothing",
+        )
+    longest = min(len(chosen.tokens), len(rejected.tokens)) - 1
+    shared = next((i for i in range(longest) if chosen.tokens[i] != rejected.tokens[i]), longest)
+    atom = f"{row.place} {row.id}"  # neither is unique alone: files of one name, several pairs of one group
+    return replace(chosen, shared=shared, atom=atom), replace(rejected, shared=shared, atom=atom)

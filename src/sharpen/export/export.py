@@ -16,8 +16,9 @@ from sharpen.export import files, gguf, gotemplate, modelfile, ollama, proof, pu
 from sharpen.export.card import card
 from sharpen.export.order import Order
 from sharpen.export.proof import Check
-from sharpen.export.source import ADAPTER, Source, base_of_adapter, four_bits, kept_here
+from sharpen.export.source import Source, base_of_adapter, four_bits, kept_here
 from sharpen.export.vocabulary import begins, vocabulary
+from sharpen.models.adapter_files import ADAPTER
 from sharpen.models.load import load_tokenizer
 from sharpen.models.scorer import is_scorer
 from sharpen.models.template import variables

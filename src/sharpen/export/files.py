@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sharpen.export import gguf, modelfile
-from sharpen.export.source import ADAPTER, Source
+from sharpen.export.source import Source
+from sharpen.models.adapter_files import ADAPTER
 
 Say = Callable[[str], None]
 

@@ -18,6 +18,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from sharpen.runs.manifest import digest
+
 GAP = 1e-4
 """Logits of the two likeliest tokens that are closer than this may change places by rounding alone."""
 
@@ -207,7 +209,7 @@ def record(checks: Sequence[Check], folder: Path, facts: Mapping[str, Any]) -> d
         "checks": [{**check._asdict(), "passed": check.passed} for check in checks],
         "passed": all(check.passed for check in checks),
         "versions": {name: _version(name) for name in names},
-        "files": {path.relative_to(folder).as_posix(): _digest(path) for path in files},
+        "files": {path.relative_to(folder).as_posix(): digest(path) for path in files},
     }
 
 
@@ -220,8 +222,3 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

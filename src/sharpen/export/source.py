@@ -10,15 +10,13 @@ from typing import Any
 
 from sharpen.errors import ModelError
 from sharpen.models import hub
+from sharpen.models.adapter_files import ADAPTER
 from sharpen.models.bases import BASES, Base
 from sharpen.models.folder import resolve, trusted
 from sharpen.models.quantized import FourBits
 from sharpen.models.registry import ALIASES, cached
 from sharpen.runs import lineage
 from sharpen.runs.lineage import Lineage
-
-ADAPTER = "adapter"
-"""The folder of the adapter inside its model's."""
 
 
 @dataclass(frozen=True, slots=True)

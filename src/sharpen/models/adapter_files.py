@@ -15,6 +15,9 @@ from sharpen.models.adapters import BELOW, NAME, attach, inject
 from sharpen.models.quantized import FourBits
 from sharpen.models.quiet import quiet
 
+ADAPTER = "adapter"
+"""The folder of the adapter, inside its model's: all that lies on the base, as one."""
+
 _PREFIX = "base_model.model."  # before each name of the model's own
 _CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"

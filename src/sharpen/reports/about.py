@@ -11,7 +11,7 @@ from sharpen.reports import probed
 from sharpen.reports.curves import alert_text
 from sharpen.reports.glossary import term
 from sharpen.reports.markup import Html, definitions, folded, join, tag
-from sharpen.reports.meanings import TRIAL
+from sharpen.reports.meanings_of_results import TRIAL
 from sharpen.reports.numbers import MISSING, at, count, duration, finite, memory, moment, plain
 from sharpen.reports.read import Record, Run, fault_of, faults, label, text_of
 

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 
 from sharpen.reports.markup import Html, folded, join, tag
-from sharpen.reports.meanings import GROUPS, MEANINGS, Meaning
+from sharpen.reports.meaning import Meaning
+from sharpen.reports.meanings import GROUPS, MEANINGS
 
 CODE = re.compile(r"`([^`]+)`")
 

@@ -140,5 +140,4 @@ def _digest(path: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _hashed(path: Path, changed: int, size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return manifest.digest(path)

@@ -32,7 +32,7 @@ def publish(folder: Path, facts: Mapping[str, Any]) -> Iterator[Path]:
     aside.mkdir()
     try:
         yield aside
-        files = {path.relative_to(aside).as_posix(): _digest(path) for path in _files(aside)}
+        files = {path.relative_to(aside).as_posix(): digest(path) for path in _files(aside)}
         content = {"schema_version": 1, "files": files, **facts}
         (aside / NAME).write_text(json.dumps({**content, OWN: _own_digest(content)}, indent=1))
         for path in aside.rglob("*"):
@@ -58,12 +58,12 @@ def verify(folder: Path) -> dict[str, Any]:
         raise CheckpointError("no readable manifest", value=str(folder / NAME)) from error
     if own != _own_digest(manifest):
         raise CheckpointError("the manifest does not match its own digest", value=str(folder / NAME))
-    for name, digest in files.items():
+    for name, wanted in files.items():
         try:
-            found = _digest(folder / name)
+            found = digest(folder / name)
         except OSError as error:
             raise CheckpointError(f"{name} of the manifest cannot be read", value=str(folder)) from error
-        if found != digest:
+        if found != wanted:
             raise CheckpointError(f"{name} does not match its manifest", value=str(folder))
     return manifest
 
@@ -84,7 +84,8 @@ def _own_digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

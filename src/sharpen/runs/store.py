@@ -102,11 +102,11 @@ class RunDir:
         """
         metrics = self.path / "metrics.jsonl"
         if metrics.exists():
-            length = _length_until(metrics, stage, step)
-            after = metrics.read_bytes()[length:].splitlines(keepends=True)
+            length, content = _length_until(metrics, stage, step), metrics.read_bytes()
+            after = content[length:].splitlines(keepends=True)
             kept = [raw for raw in after if raw.endswith(b"\n") and json.loads(raw)["stage"] in self.kept - {stage}]
             if kept:
-                write_text(metrics, (metrics.read_bytes()[:length] + b"".join(kept)).decode())
+                write_text(metrics, (content[:length] + b"".join(kept)).decode())
             else:
                 os.truncate(metrics, length)
         for path in (self.path / "rollouts" / stage).glob("step-*.jsonl"):

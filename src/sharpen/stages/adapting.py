@@ -15,12 +15,12 @@ from sharpen.config.recipe import Recipe
 from sharpen.data.order import generator
 from sharpen.errors import ConfigError, ModelError
 from sharpen.models import adapters, scorer
-from sharpen.models.adapter_files import attach_below, attach_saved, base_of, save_adapter, save_stack
+from sharpen.models.adapter_files import ADAPTER, attach_below, attach_saved, base_of, save_adapter, save_stack
 from sharpen.models.load import Loaded, load
 from sharpen.models.quantized import FourBits, functional
 from sharpen.models.quiet import quiet
 from sharpen.stages import starts
-from sharpen.stages.earlier import ADAPTER, TOP
+from sharpen.stages.earlier import TOP
 
 if TYPE_CHECKING:
     from peft import LoraConfig

@@ -34,21 +34,22 @@ def lesson(stage: DPO, work: Work) -> epochs.Lesson:
     return Answers(stage, work, stage.loss) if isinstance(stage.loss, KTO) else Pairs(stage, work)
 
 
-class Pairs:
+class Pairs(epochs.Lesson):
     """Two answers to each prompt, of which the first is to become likelier than the second."""
 
     def __init__(self, stage: DPO, work: Work) -> None:
         """Raises DataError for a bad validation row."""
-        self._stage, self._work = stage, work
-        self._rows = work.held_out.rows[stage.name]
+        super().__init__(stage, work)
+        self._stage = stage
         self._start = StartScores(work, whole=True)
-        self._watched = [row for pair in work.held_out.labelled.get(stage.name, []) for row in self.render(pair)]
+        self._watched = self.held_out()
 
     def look_at(self, engine: Engine, steps: Sequence[int]) -> None:
         """Score the validation pairs and those of the steps, each pair once."""
         if self._stage.loss.needs_reference:
             watched = (WATCHED, self._watched)
-            self._start.score(engine, chain([[watched]], map(self._named, steps)), len(steps) + 1)
+            unknown = (self._named(step) for step in steps if not self._start.has(self._names(step)))
+            self._start.score(engine, chain([[watched]], unknown), len(steps) + 1)
             self._watched = self._start.given(watched)
 
     def keep(self) -> None:
@@ -67,24 +68,27 @@ class Pairs:
         """The validation pairs."""
         return (self._watched, PairLoss.of_step(self._stage.loss, self._watched)) if self._watched else None
 
+    def _names(self, step: int) -> list[str]:
+        return [str(index) for index in epochs.chosen(self._stage, self._work, step)]
+
     def _named(self, step: int) -> list[Named]:
-        chosen = epochs.chosen(self._stage, self._work, step)
-        return [(str(index), self.render(self._rows[index])) for index in chosen]
+        return [(name, self.rendered([int(name)])) for name in self._names(step)]
 
     def render(self, row: Labelled | Preference) -> tuple[Row, Row]:
+        """The better answer and the worse. Raises DataError."""
         assert isinstance(row, Preference)
         return self._work.renderer.pair(row, self._stage.max_length)
 
 
-class Answers:
+class Answers(epochs.Lesson):
     """Single answers, desirable or not, for KTO."""
 
     def __init__(self, stage: DPO, work: Work, loss: KTO) -> None:
         """Raises DataError for a bad row, and where there is but one."""
-        self._stage, self._work, self._loss = stage, work, loss
-        self._rows = work.held_out.rows[stage.name]
+        super().__init__(stage, work)
+        self._stage, self._loss = stage, loss
         self._start = StartScores(work, whole=False)
-        self._watched = [self.render(row) for row in work.held_out.labelled.get(stage.name, [])]
+        self._watched = self.held_out()
         for field, count in (("data", len(self._rows)), ("validation", len(self._watched))):
             if count == 1:
                 fact = "kto compares answers with those to other prompts, and there is one row"
@@ -93,7 +97,8 @@ class Answers:
     def look_at(self, engine: Engine, steps: Sequence[int]) -> None:
         """Score the validation rows and those of the steps, each row once, and each step's mismatched ones."""
         self._engine = engine
-        parts = chain.from_iterable((named, [others]) for named, others in map(self._named, steps))
+        unknown = (self._named(step) for step in steps if not self._start.has(self._names(step)))
+        parts = chain.from_iterable((named, [others]) for named, others in unknown)
         watched: list[list[Named]] = [[(WATCHED, self._watched)], [self._mismatched_watched()]]
         self._start.score(engine, chain(watched, parts), 2 * len(steps) + 2)
 
@@ -118,20 +123,26 @@ class Answers:
     def _mismatched_watched(self) -> Named:
         return f"{WATCHED} mismatched", mismatched(self._watched)
 
+    def _names(self, step: int) -> list[str]:
+        """Those of the rows of a step, and last that of the mismatched ones."""
+        chosen = epochs.chosen(self._stage, self._work, step)
+        return [*map(str, chosen), f"mismatched {step}: {len(chosen)}"]
+
     def _named(self, step: int) -> tuple[list[Named], Named]:
         """The rows of a step, each by itself, and the mismatched ones."""
-        chosen = epochs.chosen(self._stage, self._work, step)
-        rows = [self.render(self._rows[index]) for index in chosen]
-        beside = rows if len(rows) > 1 else [*rows, self.render(self._rows[(chosen[0] + 1) % len(self._rows)])]
-        others = mismatched(beside)[: len(rows)]
-        named: list[Named] = [(str(index), [row]) for index, row in zip(chosen, rows, strict=True)]
-        return named, (f"mismatched {step}: {len(rows)}", others)
+        *names, last = self._names(step)
+        chosen = [int(name) for name in names]
+        rows = self.rendered(chosen)
+        beside = rows if len(rows) > 1 else [*rows, *self.rendered([(chosen[0] + 1) % len(self._rows)])]
+        named: list[Named] = [(name, [row]) for name, row in zip(names, rows, strict=True)]
+        return named, (last, mismatched(beside)[: len(rows)])
 
-    def render(self, row: Labelled | Preference) -> Row:
+    def render(self, row: Labelled | Preference) -> tuple[Row]:
+        """An answer, with advantages that say whether it is desirable. Raises DataError."""
         assert isinstance(row, Labelled)
         made = self._work.renderer.labelled(row, self._stage.max_length)
         sign = 1.0 if row.desirable else -1.0
-        return replace(made, advantages=tuple(sign if m else 0.0 for m in made.mask))
+        return (replace(made, advantages=tuple(sign if m else 0.0 for m in made.mask)),)
 
 
 def mismatched(rows: list[Row]) -> list[Row]:

@@ -12,13 +12,11 @@ from pydantic import TypeAdapter
 
 from sharpen.config.adapters import Lora, QLora
 from sharpen.errors import ConfigError, ModelError, RunError, SharpenError
+from sharpen.models.adapter_files import ADAPTER
 from sharpen.models.load import load_tokenizer
 from sharpen.models.load import resolve as resolve_model
 from sharpen.runs import lineage
 from sharpen.runs.store import resume_command
-
-ADAPTER = "adapter"
-"""The folder of the adapter, inside its model's: all that lies on the base, as one."""
 
 TOP = "top"
 """The folder beside it of the adapter that the stage trained, where that lies on another."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from sharpen.config.stages import DPO, SFT, RewardModeling
 from sharpen.data.corpus import Corpus
@@ -26,28 +26,40 @@ Learned = tuple[list[Row], Loss]
 """The trainer's rows, and the loss on them."""
 
 
-class Lesson(Protocol):
+class Lesson:
     """What a stage learns from its rows."""
 
-    def render(self, row: Labelled | Preference) -> object:
-        """A row as the trainer has it. Raises DataError for a bad one."""
-        ...
+    def __init__(self, stage: Taught, work: Work) -> None:
+        self._work = work
+        self._name = stage.name
+        self._rows = work.held_out.rows[stage.name]
 
-    def look_at(self, engine: Engine, steps: Sequence[int]) -> None:
-        """Note of these steps what the weights say that the stage starts from, which `engine` still has."""
-        ...
-
-    def keep(self) -> None:
-        """Write down what was noted, for when the stage is resumed."""
-        ...
+    def render(self, row: Labelled | Preference) -> Sequence[Row]:
+        """What the trainer has of a row. Raises DataError for a bad one."""
+        raise NotImplementedError
 
     def at(self, step: int) -> Learned:
         """What is learned in step `step` (from 0). Raises DataError for a bad row."""
-        ...
+        raise NotImplementedError
 
     def watched(self) -> Learned | None:
         """The validation rows, where there are some."""
-        ...
+        raise NotImplementedError
+
+    def look_at(self, engine: Engine, steps: Sequence[int]) -> None:
+        """Note of these steps what the weights say that the stage starts from, which `engine` still has: nothing, where
+        nothing has to be known beforehand."""
+
+    def keep(self) -> None:
+        """Write down what was noted, for when the stage is resumed."""
+
+    def held_out(self) -> list[Row]:
+        """The trainer's rows of all validation rows. Raises DataError."""
+        return [made for row in self._work.held_out.labelled.get(self._name, []) for made in self.render(row)]
+
+    def rendered(self, chosen: Sequence[int]) -> list[Row]:
+        """The trainer's rows of these rows. Raises DataError."""
+        return [made for index in chosen for made in self.render(self._rows[index])]
 
 
 async def run(stage: Taught, work: Work, lesson: Lesson) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sharpen.config.base import Config
+from sharpen.config.base import Config, replaced
 from sharpen.config.graders import RewardModel
 from sharpen.config.recipe import Recipe
 from sharpen.errors import ConfigError
@@ -50,14 +50,10 @@ def _refuse(value: Any, names: set[str], path: str, fact: str, remedy: str) -> N
 
 def _with(value: Any, folders: Mapping[str, str]) -> Any:
     """The config, in which graders that name a stage have its folder."""
-    match value:
-        case RewardModel() if value.model in folders:
-            return value.model_copy(update={"model": folders[value.model]})
-        case Config():
-            changed = {name: found for name, inner in value if (found := _with(inner, folders)) != inner}
-            return value.model_copy(update=changed)
-        case tuple():
-            return tuple(_with(inner, folders) for inner in value)
-        case dict():
-            return {name: _with(inner, folders) for name, inner in value.items()}
-    return value
+
+    def placed(config: Config) -> Config:
+        if isinstance(config, RewardModel) and config.model in folders:
+            return config.model_copy(update={"model": folders[config.model]})
+        return config
+
+    return replaced(value, placed)

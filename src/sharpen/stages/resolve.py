@@ -12,7 +12,7 @@ import yaml
 
 from sharpen import __version__
 from sharpen.config.adapters import Full
-from sharpen.config.base import Config
+from sharpen.config.base import Config, replaced
 from sharpen.config.data import Data, FileData, InlineData, PairsData, Source
 from sharpen.config.graders import BatchEndpoint, Grader, Plugin, RewardModel
 from sharpen.config.graders.version import version as grader_version
@@ -71,17 +71,11 @@ def placed(recipe: Recipe, base: Path) -> Recipe:
 
 def with_paths(value: Any, base: Path) -> Any:
     """The config, in which every grader that names a path has it absolute."""
-    match value:
-        case RewardModel() | BatchEndpoint() | Plugin():
-            return value.placed(base)
-        case Config():
-            changed = {name: found for name, inner in value if (found := with_paths(inner, base)) != inner}
-            return value.model_copy(update=changed)
-        case tuple():
-            return tuple(with_paths(inner, base) for inner in value)
-        case dict():
-            return {name: with_paths(inner, base) for name, inner in value.items()}
-    return value
+
+    def placed(config: Config) -> Config:
+        return config.placed(base) if isinstance(config, RewardModel | BatchEndpoint | Plugin) else config
+
+    return replaced(value, placed)
 
 
 def rewrite(out: Path, recipe: Recipe) -> None:

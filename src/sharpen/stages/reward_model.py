@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from sharpen.config.stages import RewardModeling
 from sharpen.data.formats.messages import require_text
-from sharpen.data.render import too_long
+from sharpen.data.render import branches, too_long
 from sharpen.data.shown import require_all_shown
 from sharpen.errors import DataError
 from sharpen.graders.reward_model import control_texts, conversation, shown_turns
@@ -18,7 +18,6 @@ from sharpen.models import scorer
 from sharpen.stages import epochs
 from sharpen.stages.work import Work
 from sharpen.train.bradley_terry import BradleyTerry
-from sharpen.train.engine import Engine
 from sharpen.types import Labelled, Message, Preference, Tool
 from sharpen.types import Sequence as Row
 
@@ -28,28 +27,21 @@ async def run(stage: RewardModeling, work: Work) -> None:
     await epochs.run(stage, work, Comparisons(stage, work))
 
 
-class Comparisons:
+class Comparisons(epochs.Lesson):
     """Two answers to each prompt, of which the first is to be scored higher than the second."""
 
     def __init__(self, stage: RewardModeling, work: Work) -> None:
         """Raises DataError for a bad validation row."""
-        self._stage, self._work = stage, work
-        self._rows = work.held_out.rows[stage.name]
+        super().__init__(stage, work)
+        self._stage = stage
         self._loss = BradleyTerry(stage.center_rewards_coefficient or 0.0)
         self._tokenizer, self._pad = work.loaded.tokenizer, scorer.pad_token(work.loaded)
         self._special = control_texts(self._tokenizer)
-        self._watched = [row for pair in work.held_out.labelled.get(stage.name, []) for row in self.render(pair)]
-
-    def look_at(self, engine: Engine, steps: Sequence[int]) -> None:
-        """Nothing has to be known beforehand."""
-
-    def keep(self) -> None:
-        """Nothing was noted."""
+        self._watched = self.held_out()
 
     def at(self, step: int) -> epochs.Learned:
         """The pairs of a step, better and worse in turn."""
-        chosen = epochs.chosen(self._stage, self._work, step)
-        return [row for index in chosen for row in self.render(self._rows[index])], self._loss
+        return self.rendered(epochs.chosen(self._stage, self._work, step)), self._loss
 
     def watched(self) -> epochs.Learned | None:
         """The validation pairs."""
@@ -62,20 +54,9 @@ class Comparisons:
         """
         assert isinstance(row, Preference)
         place = row.place or row.id
-        chosen, rejected = (self._read(row, answer, place) for answer in (row.chosen, row.rejected))
-        if chosen == rejected:
-            raise DataError(
-                "chosen and rejected are the same once the chat template has written them",
-                file=place,
-                remedy="Remove the row: it teaches nothing",
-            )
-        shortest = min(len(chosen), len(rejected))
-        shared = next((i for i in range(shortest) if chosen[i] != rejected[i]), shortest)
-        atom = f"{row.place} {row.id}"  # neither is unique alone, as in Renderer.pair
-        better, worse = (
-            Row((*tokens, self._pad), (*[False] * len(tokens), True), atom, shared) for tokens in (chosen, rejected)
-        )
-        return better, worse
+        read = (self._read(row, answer, place) for answer in (row.chosen, row.rejected))
+        chosen, rejected = (Row((*tokens, self._pad), (*[False] * len(tokens), True), row.id) for tokens in read)
+        return branches(row, chosen, rejected)
 
     def _read(self, row: Preference, answer: Sequence[Message], place: str) -> tuple[int, ...]:
         """The tokens of a conversation, up to the one that is scored."""

@@ -38,6 +38,10 @@ class StartScores:
                 self._places = dict(zip(found["names"].tolist(), found["places"].tolist(), strict=True))
                 self._values = array("f", found["values"].tobytes())
 
+    def has(self, names: Iterable[str]) -> bool:
+        """Whether all of them have been scored."""
+        return all(name in self._places for name in names)
+
     def score(self, engine: Engine, several: Iterable[Sequence[Named]], total: int) -> None:
         """Score what has not been, with the weights that `engine` has now: `total` times some rows together, in the
         batches that a step on them has, so that the step agrees with its start to the last bit.
@@ -45,7 +49,7 @@ class StartScores:
         Raises Interrupted where the run is to stop; then nothing is kept.
         """
         for done, named in enumerate(several):
-            if all(name in self._places for name, _ in named):
+            if self.has(name for name, _ in named):
                 continue
             self._work.run.observer.progress(
                 f"{self._work.stage.name}: scoring the answers before it learns", done, total

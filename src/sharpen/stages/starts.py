@@ -16,11 +16,6 @@ KEEPING = {"save_every", "keep_last", "keep_every"}
 """Fields of a stage that change no bit of its model, and are no part of its lineage."""
 
 
-def parent(recipe: Recipe, index: int) -> int | None:
-    """The stage that the one at `index` starts from; None: the recipe's model, or one of an earlier run."""
-    return recipe.parent(index)
-
-
 def start(recipe: Recipe, index: int, run: Path) -> str:
     """What `models.load` takes for the model that the stage at `index` starts from; `run` is the run's directory."""
     before = recipe.parent(index)
