@@ -21,7 +21,7 @@ from sharpen.stages.following import split
 from sharpen.train.ranks import shares
 from sharpen.types import Sequence as Row
 from tests.runs.lab import World, prompts
-from tests.stages.test_fields import inline
+from tests.stages.field_cases import inline
 
 ROOT = Path(__file__).parent.parent.parent
 ADAPTER = {"type": "lora", "rank": 4}

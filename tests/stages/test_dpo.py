@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from sharpen.runs.observer import Observer
 from sharpen.runs.store import read_lines
 from sharpen.stages import pipeline
 from tests.runs.lab import Row, World, bits, events, write_rows
+from tests.stages.field_cases import inline
 from tests.tiny import tiny_tokenizer
 
 LOSSES = ["sigmoid", "ipo", "hinge", "simpo", "orpo", "cpo", "kto"]
@@ -78,10 +79,6 @@ def stage(files: Mapping[str, Any], **changes: Any) -> Row:
 
 def lines(run: Path, name: str = "dpo") -> list[dict[str, Any]]:
     return [line for line in read_lines(run / "metrics.jsonl") if line["stage"] == name]
-
-
-def inline(rows: Sequence[Row]) -> Row:
-    return {"type": "inline", "rows": list(rows)}
 
 
 def logp(model: Any, prompt: str | list[Row], answer: str | list[Row]) -> float:

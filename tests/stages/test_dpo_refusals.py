@@ -10,7 +10,8 @@ import pytest
 from sharpen.errors import ConfigError, DataError, OverlapError
 from sharpen.stages import pipeline
 from tests.runs.lab import Row, World, write_rows
-from tests.stages.test_dpo import inline, pairs, singles, stage
+from tests.stages.field_cases import inline
+from tests.stages.test_dpo import pairs, singles, stage
 
 
 @pytest.mark.parametrize(
