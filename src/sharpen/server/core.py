@@ -1,0 +1,44 @@
+"""What all routes share: settings, database, keys and the parts that do the work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from fastapi import Request
+
+from sharpen.server.database import Database
+from sharpen.server.settings import Settings
+
+if TYPE_CHECKING:
+    from sharpen.server.access import Keys
+
+
+class Part(Protocol):
+    """Something that works beside the routes, from the server's start to its end."""
+
+    async def start(self) -> None:
+        """Begin."""
+        ...
+
+    async def stop(self) -> None:
+        """End, within seconds."""
+        ...
+
+
+class Server:
+    """The state of a running server; `app.create` puts it together."""
+
+    keys: Keys
+
+    def __init__(self, settings: Settings, db: Database) -> None:
+        self.settings = settings
+        self.db = db
+        self.parts: list[Part] = []
+        """In the order in which they start; they stop the other way round."""
+
+
+def server_of(request: Request) -> Server:
+    """The server that a request came to."""
+    found = request.app.state.server
+    assert isinstance(found, Server)
+    return found
