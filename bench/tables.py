@@ -187,6 +187,54 @@ def sandbox(document: Document) -> str:
     return with_source(document, table([f"{document['isolation']}, as {document['user']}", ""], rows))
 
 
+def server(document: Document) -> str:
+    """A row a figure of `python -m bench.server`; what was not measured has none."""
+    rows: list[list[str]] = []
+    for name, one in document["ours"].items():
+        rows += SERVED[name.partition(",")[0]](one)
+    loads = [one["load_average_before"] for one in document["ours"].values()]
+    told = f"\n\nLoad average before a part: {min(loads):.1f} to {max(loads):.1f}." if loads else ""
+    return with_source(document, table(["", "", "lost", "duplicated"], rows) + told)
+
+
+def _created(one: Document) -> list[list[str]]:
+    pace = f"{one['offered_per_second']:.0f} a second" if one["offered_per_second"] else "as fast as they are answered"
+    what = f"{one['jobs']:,} jobs by {one['clients']} clients, {pace}, {one['database']}"
+    taken = f"{_ms(one['seconds']['p50'])}, 99 % of them below {_ms(one['seconds']['p99'])}"
+    return [[what, f"{one['creates_per_second']:.0f} a second; {taken}", str(one["lost"]), str(one["duplicated"])]]
+
+
+def _beside_slow(one: Document) -> list[list[str]]:
+    what = f"requests beside {one['connections']:,} slow connections"
+    taken = f"{_ms(one['seconds']['p50'])}, 99 % of them below {_ms(one['seconds']['p99'])}"
+    alone = f"{_ms(one['without_them']['seconds']['p50'])}, {_ms(one['without_them']['seconds']['p99'])}"
+    return [[what, f"{taken} (without them {alone}); {one['failed']} of {one['requests']:,} failed", "", ""]]
+
+
+def _killed(one: Document) -> list[list[str]]:
+    acknowledged = ", ".join(f"{count:,} {name}" for name, count in one["acknowledged"].items())
+    again = one["serving_again_seconds"]
+    what = f"{one['kills']} times kill -9 under {one['writers']} writers ({acknowledged} acknowledged)"
+    back = f"serving again after {again['p50']:.1f} s, {again['max']:.1f} s at most"
+    return [[what, back, str(one["lost"]), str(one["duplicated"])]]
+
+
+def _chatted(one: Document) -> list[list[str]]:
+    first, own = one["first_token_seconds"], one["sampler"]["tokens_per_second"]
+    share = f"{100 * one['share_of_the_sampler']:.0f} % of the sampler's {own:.0f}"
+    rate = f"{one['tokens_per_second']:.0f} tokens/s, {share}"
+    taken = f"first token after {first['p50']:.2f} s, 95 % of them before {first['p95']:.2f} s"
+    return [[f"{one['streams']} chat streams, {one['threads']} threads", f"{rate}; {taken}", "", ""]]
+
+
+SERVED = {"creates": _created, "slow": _beside_slow, "kills": _killed, "chat": _chatted}
+"""What a part of the server's bench is in words."""
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.0f} ms"
+
+
 def constrained(document: Document) -> str:
     """A row a way of answering, then what the grammar costs."""
     ours = document["ours"]

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
 from bench import tables
 from bench.tables import table
 from docs import errors
@@ -22,6 +24,7 @@ from sharpen.models.bases import BASES, Base
 from sharpen.models.fits import METHODS, needs
 from sharpen.reports.meaning import Meaning
 from sharpen.reports.meanings import GROUPS
+from sharpen.server.settings import Limits, Settings
 from studies import tasks_report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,6 +70,19 @@ def _model(base: Base) -> list[str]:
     return [*facts, *words, *(f"{size:.0f}" if size >= 9.95 else f"{size:.1f}" for size in needed)]
 
 
+def settings() -> str:
+    """A row a setting of the server."""
+    rows = [_setting(name, field) for name, field in Settings.model_fields.items() if name != "limits"]
+    rows += [_setting(f"limits.{name}", field) for name, field in Limits.model_fields.items()]
+    return table(["setting", "meaning", "default"], rows)
+
+
+def _setting(name: str, field: FieldInfo) -> list[str]:
+    default = field.get_default(call_default_factory=True)
+    shown = "the machine's" if name == "cores" else "none" if default in ((), {}) else json.dumps(default, default=str)
+    return [f"`{name}`", field.description or "", shown.strip('"')]
+
+
 Make = Callable[[Any], str]
 PAGES: dict[str, dict[str, tuple[str, Make]]] = {
     "README.md": {
@@ -88,9 +104,11 @@ PAGES: dict[str, dict[str, tuple[str, Make]]] = {
         "learning": ("bench/learning.json", tables.learning),
         "sandbox": ("bench/sandbox.json", tables.sandbox),
         "constrained": ("bench/constrained.json", tables.constrained),
+        "server": ("bench/server.json", tables.server),
     },
     "docs/errors.md": {"errors": ("", lambda _: errors.index())},
     "docs/models.md": {"models": ("", lambda _: models())},
+    "docs/server.md": {"settings": ("", lambda _: settings())},
     "docs/metrics.md": {
         "training": ("", lambda _: meanings("Training")),
         "results": ("", lambda _: meanings("Results")),

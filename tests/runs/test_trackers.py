@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -112,6 +113,17 @@ def wandb_records(run: Path) -> Iterator[Any]:
                 record.ParseFromString(whole)
                 yield record
                 whole = b""
+
+
+@pytest.mark.parametrize(("named", "shown"), [("theirs", "theirs"), ("", "mine")])
+def test_wandb_calls_a_run_as_its_variable_says_else_by_its_folder(
+    named: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = mock.MagicMock()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setenv("WANDB_NAME", named)
+    trackers.WandB().start(tmp_path / "mine", {}, "")
+    assert wandb.init.call_args.kwargs["name"] == shown
 
 
 def test_wandb_keeps_the_curves_in_one_offline_run(run: Path) -> None:

@@ -21,6 +21,7 @@ from sharpen.cli import (
     grade,
     importing,
     init,
+    keys,
     models,
     predict,
     preflight,
@@ -28,6 +29,7 @@ from sharpen.cli import (
     regrade,
     run,
     runs,
+    serve,
     show,
 )
 from sharpen.cli.boundary import guarded
@@ -179,6 +181,28 @@ COMMANDS = (
         (
             "sharpen import trl_config.yaml --out imported.yaml",
             "sharpen import axolotl.yaml --from axolotl --out new.yaml",
+        ),
+    ),
+    Command(
+        "serve",
+        "serve OpenAI's fine-tuning API: files, jobs, graders, chat",
+        serve.arguments,
+        serve.serve,
+        (
+            "sharpen serve --no-auth",
+            "sharpen serve --config server.yaml --port 8080",
+            "sharpen serve --check",
+        ),
+    ),
+    Command(
+        "keys",
+        "make, list and revoke API keys of `sharpen serve`",
+        keys.arguments,
+        keys.keys,
+        (
+            "sharpen keys create --project research --scope read,write,chat --days 90",
+            "sharpen keys list",
+            "sharpen keys revoke key-…",
         ),
     ),
     Command(

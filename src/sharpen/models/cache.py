@@ -27,6 +27,8 @@ class Cache:
         self.lengths = torch.zeros(slots, dtype=torch.long)
         self.most = most
         self.columns = 0
+        self.rows = slots
+        """The first so many slots hold something that a larger buffer must hold too."""
         self._buffers: list[tuple[Tensor, Tensor] | None] = [None] * layers
 
     def room(self, columns: int) -> None:
@@ -42,7 +44,7 @@ class Cache:
             made = _zeros(shape), _zeros(shape)
             if held is not None:
                 for old, new in zip(held, made, strict=True):
-                    new[:, :, : old.shape[2]] = old
+                    new[: self.rows, :, : old.shape[2]] = old[: self.rows]
             self._buffers[layer] = held = made
         return held
 
@@ -85,6 +87,7 @@ class Step:
             cache.lengths[slots] = span.length
         self.places = cache.lengths[:rows].clone()
         self.longest = int(self.places.max()) + 1
+        cache.rows = rows
         self.row = torch.arange(rows)
         self.masks: dict[int | None, Tensor] = {}
         cache.room(self.longest)

@@ -61,10 +61,10 @@ class Answerer:
     def _rows(self, requests: Sequence[Request], params: Params) -> int:
         """How many of these may run side by side."""
         longest = max((len(request.prompt) + (request.limit or params.max_tokens) for request in requests), default=1)
-        return min(ROWS, max(1, CACHE_BYTES // (longest * _token_bytes(self._config))))
+        return min(ROWS, max(1, CACHE_BYTES // (longest * token_bytes(self._config))))
 
 
-def _token_bytes(config: Any) -> int:
+def token_bytes(config: Any) -> int:
     """What one token's keys and values take in float32, over all layers; 1 where the model has no attention."""
     heads = getattr(config, "num_attention_heads", None)
     if not heads:

@@ -10,15 +10,14 @@ from torch import Tensor
 
 from sharpen.models import plain
 from sharpen.models.adapters import fixed_scales
-from sharpen.models.attention import Span, layout
-from sharpen.models.cache import Cache, Step
-from sharpen.models.fused import hidden
+from sharpen.models.cache import Cache
 from sharpen.models.head import Head
 from sharpen.models.packed import packed_weights
 from sharpen.rollout.base import Params, Request, Seen
 from sharpen.rollout.draw import cut, draw
 from sharpen.rollout.plain import run_plain
 from sharpen.rollout.running import Left, Running
+from sharpen.rollout.steps import Begun, close, forward
 from sharpen.types import Segment
 
 
@@ -78,17 +77,18 @@ class _Run:
         free: list[int] = []
         while True:
             begun = self._admit(free)
-            self._close(free)
+            close(self.cache, self.running.request, free)
             if not self.running.request:
                 break
-            free = self.running.record(*self._draw(self._forward(begun), self.running.uniform()))
+            found = forward(self.sampler.model, self.cache, begun, self.running.newest())
+            free = self.running.record(*self._draw(found, self.running.uniform()))
             made += len(self.running.request)
             report(made)
 
-    def _admit(self, free: list[int]) -> list[tuple[tuple[int, ...], list[int]]]:
+    def _admit(self, free: list[int]) -> Begun:
         """Give waiting requests free slots, in order; returns each distinct prompt with the slots that continue it."""
         running = self.running
-        begun: list[tuple[tuple[int, ...], list[int]]] = []
+        begun: Begun = []
         taken = 0
         while self.waiting < len(running.requests) and (free or len(running.request) < self.slots):
             prompt = running.requests[self.waiting].prompt
@@ -107,37 +107,6 @@ class _Run:
             running.begin(self.waiting)
             self.waiting += 1
         return begun
-
-    def _close(self, free: list[int]) -> None:
-        """Fill slots that stay free with the last rows, so that those in use are the first."""
-        request = self.running.request
-        for slot in sorted(free, reverse=True):
-            last = len(request) - 1
-            if slot != last:
-                self.cache.move(last, slot)
-                request[slot] = request[last]
-            request.pop()
-
-    def _forward(self, begun: list[tuple[tuple[int, ...], list[int]]]) -> Tensor:
-        """The hidden state (N, W) of each row's newest token: of a row that begins, its prompt's last."""
-        tokens: list[int] = []
-        positions: list[int] = []
-        prompts: list[tuple[Span, list[int]]] = []
-        for prompt, slots in begun:
-            before = len(prompt) - 1
-            if before:
-                prompts.append((Span(len(tokens), before), slots))
-                tokens += prompt[:-1]
-                positions += range(before)
-            else:
-                self.cache.lengths[slots] = 0
-        step = Step(self.cache, len(self.running.request), prompts)
-        newest = self.running.newest()
-        places = torch.cat([torch.tensor(positions, dtype=torch.long), step.places])
-        with layout(step):
-            found = hidden(self.sampler.model, torch.tensor(tokens + newest), places)
-        step.done()
-        return found[len(tokens) :]
 
     def _draw(self, found: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Left]:
         """From hidden states (N, W): tokens (N,), their log-probabilities (N,) and what was left of each row."""

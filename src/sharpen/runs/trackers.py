@@ -60,7 +60,7 @@ class TensorBoard:
 
 
 class WandB:
-    """A Weights & Biases run; WANDB_PROJECT, WANDB_MODE and the rest of its variables hold."""
+    """A Weights & Biases run; WANDB_PROJECT, WANDB_NAME, WANDB_MODE and the rest of its variables hold."""
 
     def start(self, run: Path, config: Mapping[str, Any], identity: str) -> str:
         """Its files stand in the run directory's `wandb/`."""
@@ -69,7 +69,7 @@ class WandB:
         identity = identity or secrets.token_hex(4)
         self._run: Any = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
-            name=run.resolve().name,
+            name=os.environ.get("WANDB_NAME") or run.resolve().name,
             dir=str(run),
             config=dict(config),
             id=identity,

@@ -1,80 +1,15 @@
-"""Who calls: API keys, projects and scopes. A key's secret is shown once and kept only as its hash."""
+"""Who calls: the dependency of routes that asks for a key with a scope."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import secrets
-import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Literal
 
 from fastapi import Request
-from sqlalchemy import Connection, Row, insert, select
+from starlette.datastructures import Headers
 
-from sharpen.server import ids
 from sharpen.server.core import server_of
-from sharpen.server.database import Database
 from sharpen.server.errors import APIError
-from sharpen.server.tables import keys
-
-Scope = Literal["read", "write", "chat", "admin"]
-SCOPES: tuple[Scope, ...] = ("read", "write", "chat", "admin")
-
-REMEMBERED = 2.0
-"""Seconds for which a key that was looked up is known; a revoked one works no longer than that."""
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who made a request; `models`: a judge's token opens these models only."""
-
-    project: str
-    key_id: str
-    scopes: frozenset[str]
-    models: frozenset[str] | None = None
-
-
-LOCAL = Caller("default", "none", frozenset(SCOPES))
-"""Everyone, where the operator asks for no keys."""
-
-
-class Keys:
-    """The keys of the database, the last used ones remembered for a moment."""
-
-    def __init__(self, db: Database) -> None:
-        self._db = db
-        self._known: dict[str, tuple[float, Caller | None]] = {}
-
-    async def caller(self, secret: str) -> Caller | None:
-        """Whose key this is; None: nobody's, or one that was revoked or has expired."""
-        digest = hashlib.sha256(secret.encode()).hexdigest()
-        at, found = self._known.get(digest, (0.0, None))
-        if time.monotonic() - at > REMEMBERED or not at:
-            found = await self._db.read(lambda connection: _look(connection, digest))
-            if len(self._known) > 10_000:
-                self._known.clear()
-            self._known[digest] = (time.monotonic(), found)
-        return found
-
-
-def create_key(connection: Connection, project: str, name: str, scopes: tuple[Scope, ...], days: float | None) -> str:
-    """A new key's secret, which nothing shows again."""
-    secret = f"sk-{secrets.token_urlsafe(32)}"
-    now = int(time.time())
-    row = {
-        "id": ids.new("key"),
-        "project": project,
-        "name": name,
-        "hash": hashlib.sha256(secret.encode()).hexdigest(),
-        "hint": f"{secret[:6]}…{secret[-4:]}",
-        "scopes": list(scopes),
-        "created_at": now,
-        "expires_at": None if days is None else now + round(days * 86_400),
-    }
-    connection.execute(insert(keys).values(row))
-    return secret
+from sharpen.server.keys import LOCAL, SIGNED, Caller, Scope
 
 
 def allowed(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
@@ -82,9 +17,10 @@ def allowed(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
 
     async def caller(request: Request) -> Caller:
         server = server_of(request)
-        if not server.settings.auth:
+        secret = secret_of(request.headers)
+        if not server.settings.auth and not secret.startswith(SIGNED):
+            request.state.caller = LOCAL
             return LOCAL
-        secret = _secret(request)
         found = await server.keys.caller(secret) if secret else None
         if found is None:
             said = "This is no valid API key." if secret else "No API key was sent."
@@ -93,6 +29,7 @@ def allowed(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
                 f"{said} Send `Authorization: Bearer sk-…`; `sharpen keys create` makes one.",
                 code="invalid_api_key",
             )
+        request.state.caller = found  # for the log
         if scope not in found.scopes:
             raise APIError(403, f"This key lacks the scope {scope!r}.", code="insufficient_permissions")
         return found
@@ -100,16 +37,7 @@ def allowed(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
     return caller
 
 
-def _secret(request: Request) -> str:
-    """The key of a request: OpenAI's header, or Azure's."""
-    kind, _, bearer = request.headers.get("authorization", "").partition(" ")
-    return bearer.strip() if kind.lower() == "bearer" else request.headers.get("api-key", "")
-
-
-def _look(connection: Connection, digest: str) -> Caller | None:
-    row: Row[tuple[object, ...]] | None = connection.execute(select(keys).where(keys.c.hash == digest)).first()
-    if row is None or not hmac.compare_digest(row.hash, digest) or row.revoked_at is not None:
-        return None
-    if row.expires_at is not None and row.expires_at <= time.time():
-        return None
-    return Caller(row.project, row.id, frozenset(row.scopes))
+def secret_of(headers: Headers) -> str:
+    """The key of a request, in OpenAI's header or Azure's; empty where there is none."""
+    kind, _, bearer = headers.get("authorization", "").partition(" ")
+    return bearer.strip() if kind.lower() == "bearer" else headers.get("api-key", "")

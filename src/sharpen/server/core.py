@@ -10,7 +10,14 @@ from sharpen.server.database import Database
 from sharpen.server.settings import Settings
 
 if TYPE_CHECKING:
-    from sharpen.server.access import Keys
+    from sharpen.server.grading.clerk import Clerk
+    from sharpen.server.keys import Keys
+    from sharpen.server.looks import Looks
+    from sharpen.server.metrics import Metrics
+    from sharpen.server.serving.external import External
+    from sharpen.server.serving.workers import Workers
+    from sharpen.server.storage import Storage
+    from sharpen.server.supervisor.cores import Cores
 
 
 class Part(Protocol):
@@ -25,10 +32,28 @@ class Part(Protocol):
         ...
 
 
+class Wakeable(Part, Protocol):
+    """A part that looks at the database when it is told that something has changed there."""
+
+    def wake(self) -> None:
+        """Look now."""
+        ...
+
+
 class Server:
     """The state of a running server; `app.create` puts it together."""
 
     keys: Keys
+    storage: Storage
+    looks: Looks
+    metrics: Metrics
+    clerk: Clerk
+    cores: Cores
+    supervisor: Wakeable
+    workers: Workers
+    external: External
+    secret: bytes
+    """What signed tokens are made with."""
 
     def __init__(self, settings: Settings, db: Database) -> None:
         self.settings = settings

@@ -11,6 +11,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,9 +73,10 @@ class Database:
         return self.submit(change).result()
 
     def submit(self, change: Callable[[Connection], T]) -> Future[T]:
-        """A change that is made in its turn."""
+        """A change that is made in its turn, in the caller's context: the audit log asks for the request's id."""
         future: Future[T] = Future()
-        self._waiting.put((change, future))
+        context = copy_context()
+        self._waiting.put((lambda connection: context.run(change, connection), future))
         return future
 
     def close(self) -> None:

@@ -44,9 +44,8 @@ def invalid(message: str, param: str | None = None, code: str = "invalid_value",
 
 def missing(what: str, id: str, param: str = "id") -> APIError:
     """404: no such object, or one of another project."""
-    return APIError(
-        404, f"No {what} with the id {id[:80]!r} is here.", code=f"{what.replace(' ', '_')}_not_found", param=param
-    )
+    code = f"{what.replace(' ', '_').replace('-', '_')}_not_found"
+    return APIError(404, f"No {what} with the id {id[:80]!r} is here.", code=code, param=param)
 
 
 def of(error: SharpenError, param: str | None = None) -> APIError:
@@ -80,3 +79,9 @@ async def validation_error(request: Request, error: Exception) -> JSONResponse:
     code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
     seen = "" if first["type"] in ("missing", "json_invalid") else f" (got {first.get('input')!r:.120})"
     return await api_error(request, invalid(f"{place or 'the body'}: {first['msg']}{seen}", place, code))
+
+
+async def unexpected(request: Request, error: Exception) -> JSONResponse:
+    """500, with no word of the cause: that stands in the log, under the request's id."""
+    said = "The server has failed at this request. Its log tells why, under this answer's x-request-id."
+    return await api_error(request, APIError(500, said, code="internal_error"))

@@ -30,7 +30,8 @@ def page(
     Raises APIError where the query has no row `after`.
     """
     if after is not None:
-        cursor = connection.execute(query.with_only_columns(*by).where(id == after)).first()
+        known = "\0" not in after  # PostgreSQL takes no such text
+        cursor = connection.execute(query.with_only_columns(*by).where(id == after)).first() if known else None
         if cursor is None:
             raise invalid(f"`after` names no object of this list (got {after[:80]!r})", "after")
         query = query.where(_past(by, tuple(cursor), order))

@@ -114,6 +114,9 @@ class Settings(Config):
     judges: dict[str, Mapped] = Field(default_factory=dict)
     """The same for model judges; a judge that is not here is refused."""
 
+    embeddings: str | None = None
+    """The encoder of `text_similarity` by `cosine`, a folder or hub id; null: clients cannot use it."""
+
     webhooks: tuple[Webhook, ...] = ()
     """Who is told how jobs end."""
 
@@ -122,6 +125,9 @@ class Settings(Config):
 
     plugins: tuple[str, ...] = ()
     """`plugin` graders (`package.module:attribute`) that jobs may name."""
+
+    packages: tuple[str, ...] = ()
+    """Distributions that clients' programs may import and so read, beside those of OpenAI's image."""
 
     hosts: tuple[str, ...] = ()
     """Names under which clients reach the server (the Host header), besides localhost and `host`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -77,6 +79,7 @@ uploads = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("file_id", String(64)),
+    Column("file_seconds", BigInteger),  # after which the file will expire
 )
 
 upload_parts = Table(
@@ -114,6 +117,9 @@ jobs = Table(
     Column("warnings", JSON, nullable=False),  # sentences, shown in `metadata`'s place of ours: `sharpen.warnings`
     Column("retry_key", String(256)),  # what makes a repeated request the same
     Column("body_hash", String(64), nullable=False),
+    Column("attempt", Integer, nullable=False, default=0),  # the request's x-stainless-retry-count
+    Column("made_at", Float, nullable=False, default=time.time),  # `created_at`, to the microsecond
+    Column("facts", JSON, nullable=False, default=dict),  # of its files, once checked: jobs/files.py
     # the supervisor's
     Column("wanted", String(16), nullable=False),  # run | pause | cancel
     Column("judges", JSON, nullable=False),  # models of this server that it asks while it runs
@@ -124,9 +130,11 @@ jobs = Table(
     Column("budget_minutes", Float),
     Column("seconds", Float, nullable=False),  # spent in its processes
     Column("detail", JSON, nullable=False),  # state of the supervisor's own, such as `crash_loop`
-    Index("jobs_by_project", "project", "created_at", "id"),
+    Index("jobs_by_project", "project", "made_at", "id"),
     Index("jobs_by_status", "status"),
     Index("jobs_by_retry", "project", "retry_key", unique=True),
+    Index("jobs_by_body", "body_hash", "made_at"),
+    Index("jobs_of_project_by_status", "project", "status"),
 )
 
 events = Table(

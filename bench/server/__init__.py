@@ -1,0 +1,1 @@
+"""What `sharpen serve` bears: `python -m bench.server`."""

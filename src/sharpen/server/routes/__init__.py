@@ -1,0 +1,1 @@
+"""The routes: what is read of a request, and what is answered."""

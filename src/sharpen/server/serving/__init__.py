@@ -1,0 +1,1 @@
+"""Who answers chats: worker processes with models of this machine, and other servers."""

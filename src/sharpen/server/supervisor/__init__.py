@@ -1,0 +1,1 @@
+"""What runs jobs: their processes, followed from start to end."""
