@@ -28,6 +28,8 @@ ELSEWHERE = {
     "sharpen compare runs/alone": "after the runs before it",
     "sharpen models pull": "needs the network; tests/models/test_pull.py",
     "sharpen run --resume runs/first --set stages.rft.grader.graders": "needs a judge; tests/test_judged_learning.py",
+    "sharpen serve": "a server, which goes on; tests/server",
+    "sharpen keys revoke": "needs the id of a key; tests/cli/test_keys.py",
 }
 """Commands that begin so are only read here."""
 

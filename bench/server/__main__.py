@@ -2,8 +2,9 @@
 
     python -m bench.server [--parts creates,slow,kills,chat] [--short] [--out bench/server.json]
 
-Load generator and server share the machine. The database of `creates` is SQLite, and PostgreSQL too with `--postgresql
-URL` of an empty database. `--short` is a smoke test of the bench itself, whose figures mean nothing.
+Load generator and server share the machine. The database of `creates` is SQLite, and then PostgreSQL, a cluster of the
+bench's own with its usual durability, where its programs are on this machine. `--short` is a smoke test of the bench
+itself, whose figures mean nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bench import tables
 from bench.common import BUSY, machine
 from bench.server import chat, creates, kills, slow
 from bench.server.process import Process
+from tests.server import postgres
 
 RATE = 120.0
 """Creations a second that are offered in the steady parts."""
@@ -70,9 +72,9 @@ def _parts(options: argparse.Namespace) -> dict[str, Callable[[Path], dict[str, 
         if part == "creates":
             parts["creates, sqlite"] = created
             parts["creates, sqlite, steady"] = lambda folder: created(folder, RATE)
-            if database := options.postgresql:
-                parts["creates, postgresql"] = lambda folder: created(folder, database=database)
-                parts["creates, postgresql, steady"] = lambda folder: created(folder, RATE, database=database)
+            if (programs := postgres.programs()) and not short:
+                parts["creates, postgresql"] = lambda folder: _on_postgresql(programs, created, folder, None)
+                parts["creates, postgresql, steady"] = lambda folder: _on_postgresql(programs, created, folder, RATE)
         elif part == "slow":
             parts["slow"] = lambda folder: slow.measure(
                 Process(folder, model), connections=30 if short else 2000, seconds=1.0 if short else 40.0
@@ -93,12 +95,16 @@ def _parts(options: argparse.Namespace) -> dict[str, Callable[[Path], dict[str, 
     return parts
 
 
+def _on_postgresql(programs: Path, created: Callable[..., dict[str, Any]], folder: Path, rate: float | None) -> Any:
+    with postgres.Cluster(programs, settings=()) as cluster, cluster.database() as url:
+        return created(folder, rate, database=url)
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", type=_chosen, default=list(PARTS), metavar=",".join(PARTS))
     parser.add_argument("--short", action="store_true", help="seconds in place of minutes")
     parser.add_argument("--model", default="smollm2-135m-instruct", help="an alias or folder")
-    parser.add_argument("--postgresql", metavar="URL", help="postgresql+psycopg://USER@HOST/NAME, without tables")
     parser.add_argument("--folder", type=Path, help="where the servers' data is meanwhile; default: a temporary one")
     parser.add_argument("--out", type=Path, help="JSON file that each part is merged into")
     return parser.parse_args()

@@ -25,7 +25,7 @@ def main() -> int:
     from sharpen.server import app
     from sharpen.server.supervisor.supervisor import Supervisor
 
-    app.Supervisor = partial(Supervisor, command=waits)  # type: ignore[assignment,misc]
+    vars(app)["Supervisor"] = partial(Supervisor, command=waits)
     return sharpen(sys.argv[1:])
 
 

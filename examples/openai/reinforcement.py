@@ -62,7 +62,7 @@ def main() -> None:
                 "hyperparameters": {
                     "n_epochs": 1,
                     "batch_size": 4,
-                    "compute_multiplier": 0.5,
+                    "compute_multiplier": 0.25,
                     "eval_interval": 2,
                     "eval_samples": 4,
                     "reasoning_effort": "low",

@@ -17,12 +17,12 @@ def main() -> None:
         suffix="tickets",
         seed=7,
         metadata={"example": "supervised"},
-        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": 8}}},
+        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3, "batch_size": "auto"}}},
     )
     print(job.id, job.status)
     job = follow(client, job.id)
     assert job.status == "succeeded" and job.fine_tuned_model and job.trained_tokens, job
-    assert job.hyperparameters.n_epochs == 2 and job.hyperparameters.batch_size == 8
+    assert job.hyperparameters.n_epochs == 3 and job.hyperparameters.batch_size == 4, "auto is told as a number"
 
     checkpoints = list(client.fine_tuning.jobs.checkpoints.list(job.id))
     for checkpoint in checkpoints:

@@ -12,8 +12,8 @@ from fastapi import FastAPI
 
 from sharpen.server import app as application
 from sharpen.server import listen
-from sharpen.server.keys import Scope, create_key
 from sharpen.server.core import Server
+from sharpen.server.keys import Scope, create_key
 from sharpen.server.settings import Settings
 
 

@@ -8,7 +8,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -31,8 +31,9 @@ def programs() -> Path | None:
 class Cluster:
     """Runs between `with` and its end."""
 
-    def __init__(self, programs: Path) -> None:
+    def __init__(self, programs: Path, settings: Sequence[str] = FAST) -> None:
         self._programs = programs
+        self._settings = settings
         self._folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # a socket's path must be short
         self._count = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
@@ -42,7 +43,11 @@ class Cluster:
         if os.geteuid() == 0:
             shutil.chown(self._folder, _servant())
         self._run("initdb", "-D", str(data), "-U", NAME, "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
-        options = [part for setting in (*FAST, "listen_addresses=", "logging_collector=off") for part in ("-c", setting)]
+        options = [
+            part
+            for setting in (*self._settings, "listen_addresses=", "logging_collector=off")
+            for part in ("-c", setting)
+        ]
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [*self._as(), str(self._programs / "postgres"), "-D", str(data), "-k", str(self._folder), *options],

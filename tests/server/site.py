@@ -20,8 +20,8 @@ OTHER = "other"
 class Site:
     """A server that trains and answers."""
 
-    def __init__(self, folder: Path, model: str, **settings: Any) -> None:
-        self.server = Process(folder, model, trains=True, judges={"gpt-4.1": model}, cores=2, **settings)
+    def __init__(self, folder: Path, model: str, judge: str | dict[str, str], **settings: Any) -> None:
+        self.server = Process(folder, model, trains=True, judges={"gpt-4.1": judge}, cores=2, **settings)
         database = self.server.database()
         try:
             self.other = database.change(

@@ -146,8 +146,7 @@ def test_a_change_that_fails_takes_nothing_with_it(lab: Lab) -> None:
 
     async def several() -> list[Any]:
         changes = [
-            lab.server.db.write(partial(note, action=action))
-            for action in ("good", "bad", "good", "bad", "good")
+            lab.server.db.write(partial(note, action=action)) for action in ("good", "bad", "good", "bad", "good")
         ]
         return await asyncio.gather(*changes, return_exceptions=True)
 

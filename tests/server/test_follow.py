@@ -124,7 +124,7 @@ def test_the_table_has_openais_columns_and_leaves_out_what_was_not_measured() ->
 
 def test_the_checkpoints_with_the_best_rewards_stay_when_the_run_has_dropped_them(place: Place) -> None:
     follow = Follow(place)
-    for number, reward in enumerate([0.1, 0.9, 0.3, 0.8, 0.2], 1):
+    for number, reward in enumerate([0.1, 0.9, 0.3, 0.8, 0.3], 1):
         folder = place.run / f"stages/01-rft/checkpoints/step-{number:05d}"
         folder.mkdir(parents=True)
         for name in ("adapter_model.safetensors", "trainer.safetensors", "state.json"):

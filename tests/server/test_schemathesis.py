@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -50,34 +51,38 @@ def test_no_route_answers_5xx_to_many(server: Process, ids: Ids) -> None:
 
 
 def _explore(server: Process, ids: Ids, examples: int) -> None:
-    """Ask every route so often, every second time with ids that are there."""
+    """Ask every route so often."""
     schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{server.port}/openapi.json")
-    asked = set()
+    operations: list[Any] = [found.ok() for found in schema.get_all_operations()]  # type: ignore[union-attr]
+    for operation in operations:
+        _ask(server, ids, operation, examples)
     with _client(server) as client:
-        for found in schema.get_all_operations():
-            operation = found.ok()
-            asked.add(operation.label)
-            turns = iter(range(1 << 30))
-
-            @settings(
-                max_examples=examples,
-                deadline=None,
-                database=None,
-                derandomize=True,
-                phases=(Phase.explicit, Phase.generate),
-                suppress_health_check=list(HealthCheck),
-            )
-            @given(case=operation.as_strategy())
-            def ask(case: Any, turns: Iterator[int] = turns) -> None:
-                if next(turns) % 2:
-                    _fill(case, ids)
-                response = case.call(headers={"Authorization": f"Bearer {server.key}"}, timeout=60)
-                assert response.status_code < 500, f"{case.as_curl_command()}\n{response.text}\n{server.log()[-2000:]}"
-
-            ask()
         assert client.get("/models").status_code == 200
+    asked = {operation.label for operation in operations}
     assert {"POST /v1/fine_tuning/jobs", "POST /v1/files", "POST /v1/chat/completions"} <= asked
     assert "Traceback" not in server.log()
+
+
+def _ask(server: Process, ids: Ids, operation: Any, examples: int) -> None:
+    """Every second time with ids that are there."""
+    turns = itertools.count()
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=(Phase.explicit, Phase.generate),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy())
+    def ask(case: Any) -> None:
+        if next(turns) % 2:
+            _fill(case, ids)
+        response = case.call(headers={"Authorization": f"Bearer {server.key}"}, timeout=60)
+        assert response.status_code < 500, f"{case.as_curl_command()}\n{response.text}\n{server.log()[-2000:]}"
+
+    ask()
 
 
 def _fill(case: Any, ids: Ids) -> None:

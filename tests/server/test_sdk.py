@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sharpen.models import registry
+from tests.server.fake_judge import Judge
 from tests.server.site import EXAMPLES, Site
 from tests.tiny import tiny_model
 
@@ -19,18 +21,23 @@ SMOL = "smollm2-135m-instruct"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """With a tiny random model under the name that the scripts use."""
+    """With a tiny random model under the name of the scripts; its judge is none, as random answers have no end."""
     folder = tmp_path_factory.mktemp("site")
-    made = Site(folder / "server", str(tiny_model(folder / "model", num_hidden_layers=1)))
+    judge = Judge()
+    threading.Thread(target=judge.serve_forever, daemon=True).start()
+    there = {"base_url": f"http://127.0.0.1:{judge.server_port}/fine/v1", "model": "judge"}
+    made = Site(folder / "server", str(tiny_model(folder / "model", num_hidden_layers=1)), there)
     with made.server:
         yield made
+    judge.shutdown()
+    judge.server_close()
 
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """With SmolLM2-135M."""
+    """With SmolLM2-135M, which is its own judge."""
     registry.folder(SMOL) or pytest.skip("SmolLM2-135M is not on this machine")
-    made = Site(tmp_path_factory.mktemp("real") / "server", SMOL)
+    made = Site(tmp_path_factory.mktemp("real") / "server", SMOL, SMOL)
     with made.server:
         yield made
 

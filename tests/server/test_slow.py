@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import pytest
 import uvicorn
@@ -43,7 +43,7 @@ async def server(**limits: float) -> AsyncIterator[int]:
         app, port=0, http=slow.protocol(Limits.model_validate(limits)), lifespan="off", log_config=None, ws="none"
     )
     running = uvicorn.Server(config)
-    running.capture_signals = no_signals  # type: ignore[method-assign]
+    running.capture_signals = nullcontext  # type: ignore[method-assign, assignment]
     task = asyncio.create_task(running.serve())
     while not running.started:
         await asyncio.sleep(0.01)
@@ -52,14 +52,6 @@ async def server(**limits: float) -> AsyncIterator[int]:
     finally:
         running.force_exit = running.should_exit = True
         await task
-
-
-class no_signals:
-    """In place of uvicorn's own handlers."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
 
 
 async def opened(port: int, said: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -89,7 +81,9 @@ def test_who_sends_no_more_is_told_408_and_let_go(said: bytes) -> None:
     assert asyncio.run(run()).startswith(b"HTTP/1.1 408 ")
 
 
-@pytest.mark.parametrize("begins", [b"GET / HTTP/1.1\r\nx: ", b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 99999\r\n\r\n"])
+@pytest.mark.parametrize(
+    "begins", [b"GET / HTTP/1.1\r\nx: ", b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 99999\r\n\r\n"]
+)
 def test_a_byte_now_and_then_does_not_help(begins: bytes) -> None:
     async def run() -> bytes:
         async with server(header_seconds=0.3, stall_seconds=0.3) as port:

@@ -8,20 +8,23 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from sqlalchemy import select
+from sqlalchemy import Row, select
 
+from sharpen.server.core import Server
 from sharpen.server.grading import tokens
+from sharpen.server.supervisor.launch import Launch, prepared
+from sharpen.server.supervisor.place import Place
 from sharpen.server.supervisor.process import Held, Trainer, held
-from sharpen.server.tables import checkpoints, deliveries, files, models
+from sharpen.server.tables import checkpoints, files, models
 from tests.server.jobs_lab import PROMPTS
 from tests.server.supervisor_lab import Shop, at_work, fake
 
@@ -61,6 +64,20 @@ def test_a_job_runs_to_its_end_and_leaves_a_model_a_table_and_its_last_checkpoin
     assert list(lines[0]) == ["step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy"]
     assert [told.data["step"] for told in shop.told(job) if told.type == "metrics"] == list(range(1, 9))
     assert shop.messages(job)[-1] == "The job has successfully completed"
+
+
+def test_a_job_runs_to_its_end_on_either_database(tmp_path: Path, database_url: str) -> None:
+    shop = Shop(tmp_path, database=database_url)
+    job, other = shop.job(), shop.job("other")
+
+    async def script() -> None:
+        async with at_work(shop.supervisor(fake(3, 0.0))):
+            await shop.until(job, "succeeded")
+            await shop.until(other, "succeeded")
+
+    asyncio.run(script())
+    assert [told.data["step"] for told in shop.told(job) if told.type == "metrics"] == [1, 2, 3]
+    shop.close()
 
 
 def test_a_process_that_is_killed_goes_on_from_its_checkpoint_and_no_event_comes_twice(shop: Shop) -> None:
@@ -193,27 +210,6 @@ def test_a_fault_of_the_job_fails_at_once_with_the_runs_own_words(shop: Shop, ma
     row = shop.row(job)
     assert shop.starts(job) == 1
     assert said in row.error["message"] and "Traceback" not in row.error["message"]
-    waiting = shop.server.db.look(lambda connection: connection.execute(select(deliveries)).all())
-    assert not waiting, "nobody has asked to be told"
-
-
-def test_a_process_whose_server_is_gone_is_adopted_and_never_started_twice(shop: Shop) -> None:
-    job = shop.job()
-
-    async def script() -> None:
-        first = shop.supervisor(fake(30, 0.05))
-        await first.tick()  # it starts the process, and then it is gone as if it had been killed
-        await asyncio.sleep(0.2)
-        assert first._lead
-        first._lead.close()
-        shop.server.cores.give(f"job:{job}")
-        async with at_work(shop.supervisor(fake(30, 0.05))):
-            await shop.until(job, "succeeded")
-
-    asyncio.run(script())
-    assert shop.starts(job) == 1
-    counts = Counter(told.data["step"] for told in shop.told(job) if told.type == "metrics")
-    assert counts == {step: 1 for step in range(1, 31)}
 
 
 def test_a_process_that_died_while_no_server_was_there_goes_on(shop: Shop) -> None:
@@ -256,16 +252,50 @@ def test_a_process_that_is_not_done_when_the_server_stops_lives_on(shop: Shop) -
     job = shop.job()
 
     async def script() -> None:
-        async with at_work(shop.supervisor(fake(40, 0.05, "deaf"), patience=0.1)):
+        async with at_work(shop.supervisor(fake(40, 0.02, "deaf"), patience=0.1)):
             await shop.when(job, lambda row: bool(row.progress))
         assert shop.row(job).status == "running"
         assert held(shop.place(job).lock)
         shop.server.cores.give(f"job:{job}")
-        async with at_work(shop.supervisor(fake(40, 0.05, "deaf"))):
+        async with at_work(shop.supervisor(fake(40, 0.02, "deaf"))):
             await shop.until(job, "succeeded")
 
     asyncio.run(script())
     assert shop.starts(job) == 1
+
+
+@pytest.mark.long
+def test_the_trainer_outlives_a_server_that_is_killed_and_the_next_one_takes_it_up(shop: Shop) -> None:
+    job = shop.job()
+    data = shop.server.settings.data_dir
+    server = f"""
+import asyncio
+from pathlib import Path
+from sharpen.server import app
+from sharpen.server.settings import Settings
+from sharpen.server.supervisor.supervisor import Supervisor
+from tests.server.supervisor_lab import fake
+server = app.create(Settings(data_dir=Path({str(data)!r}))).state.server
+async def main():
+    await Supervisor(server, fake(60, 0.02), poll=0.03).start()
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", server]) as process:
+        ends = time.monotonic() + 30
+        while not shop.row(job).progress:
+            assert time.monotonic() < ends and process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert held(shop.place(job).lock)
+
+    async def script() -> None:
+        async with at_work(shop.supervisor(fake(60, 0.02))):
+            await shop.until(job, "succeeded")
+
+    asyncio.run(script())
+    assert shop.starts(job) == 1
+    assert [told.data["step"] for told in shop.told(job) if told.type == "metrics"] == list(range(1, 61))
 
 
 def test_of_two_servers_on_one_folder_only_one_supervises(shop: Shop) -> None:
@@ -349,7 +379,7 @@ def test_a_job_and_its_judge_are_admitted_together_and_its_token_opens_that_judg
     assert shop.server.cores.free == 2 and not shop.server.workers.pinned(folder)
     given = json.loads((shop.place(job).run.parent / f"{job}.env").read_text())
     caller = tokens.read(shop.server.secret, given["SHARPEN_JUDGE_TOKEN"])
-    assert caller and caller.models == {"judge:gpt-4o"} and caller.scopes == {"chat"}
+    assert caller and caller.models == frozenset({"judge:gpt-4o"}) and caller.scopes == {"chat"}
     assert given["OMP_NUM_THREADS"] == "1"
     assert not {"HOOK_SECRET", "OPENAI_API_KEY"} & set(given)
     recipe = yaml.safe_load(shop.place(job).recipe.read_text())
@@ -374,6 +404,28 @@ def test_a_job_whose_judge_finds_no_core_waits_and_takes_nothing(tmp_path: Path)
     asyncio.run(script())
     assert sum("waits for cores" in message for message in shop.messages(job)) == 1
     shop.close()
+
+
+def test_a_job_that_cannot_be_prepared_through_our_fault_fails_after_some_attempts_and_holds_up_no_other(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = shop.job(), shop.job()
+
+    async def faulty(server: Server, row: Row[Any], place: Place) -> Launch:
+        if row.id == first:
+            raise KeyError("rows")
+        return await prepared(server, row, place)
+
+    monkeypatch.setattr("sharpen.server.supervisor.supervisor.prepared", faulty)
+
+    async def script() -> None:
+        async with at_work(shop.supervisor(fake())):
+            await shop.until(first, "failed")
+            await shop.until(second, "succeeded")
+
+    asyncio.run(script())
+    assert shop.row(first).error["code"] == "server_error"
+    assert shop.server.cores.free == shop.server.cores.total
 
 
 def test_a_job_with_a_judge_that_can_never_fit_fails(tmp_path: Path) -> None:

@@ -132,6 +132,12 @@ def test_only_the_events_are_told_that_are_asked_for(db: Database, monkeypatch: 
     assert [json.loads(body)["type"] for _, body in receiver.heard] == ["fine_tuning.job.cancelled"]
 
 
+def test_where_nobody_has_asked_nothing_stays(db: Database) -> None:
+    db.change(lambda connection: webhooks.note(connection, JOB, "failed"))
+    asyncio.run(Sender(Settings(), db).send())
+    assert not rows(db)
+
+
 def test_without_its_secret_nothing_is_sent(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HOOK_SECRET", raising=False)
     db.change(lambda connection: webhooks.note(connection, JOB, "failed"))

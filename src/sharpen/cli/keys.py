@@ -30,7 +30,11 @@ def arguments(parser: ArgumentParser) -> None:
     create.add_argument("--project", default="default", help="whose objects it opens (default: default)")
     create.add_argument("--name", default="", help="a name for people")
     create.add_argument(
-        "--scope", type=_scopes, default=USUAL, help=f"some of {', '.join(SCOPES)} (default: {USUAL})", metavar="SCOPE,…"
+        "--scope",
+        type=_scopes,
+        default=USUAL,
+        help=f"some of {', '.join(SCOPES)} (default: {USUAL})",
+        metavar="SCOPE,…",
     )
     create.add_argument("--days", type=float, metavar="D", help="days until it expires (default: never)")
     listing = actions.add_parser("list", help="all keys, without their secrets")
@@ -76,7 +80,9 @@ def _check(options: Namespace) -> None:
     if len(options.name) > 128:
         raise ConfigError("a key's name has 128 characters at most", path="--name", value=len(options.name))
     if options.days is not None and not 0 < options.days < 36_500:
-        raise ConfigError("a key lives for more than no days, and for 100 years at most", path="--days", value=options.days)
+        raise ConfigError(
+            "a key lives for more than no days, and for 100 years at most", path="--days", value=options.days
+        )
 
 
 def _create(connection: Connection, options: Namespace, scopes: tuple[Scope, ...]) -> tuple[str, str]:
@@ -136,7 +142,8 @@ def _list(rows: list[Row[Any]], *, as_json: bool) -> None:
         return
     lines = [("ID", "PROJECT", "SCOPES", "SECRET", "MADE", "STATE", "NAME")]
     lines += [
-        (row.id, row.project, ",".join(row.scopes), row.hint, _day(row.created_at), _state(row), row.name) for row in rows
+        (row.id, row.project, ",".join(row.scopes), row.hint, _day(row.created_at), _state(row), row.name)
+        for row in rows
     ]
     widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
     for line in lines:

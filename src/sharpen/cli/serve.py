@@ -22,7 +22,9 @@ def arguments(parser: ArgumentParser) -> None:
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--check", action="store_true", help="look over what a server here needs, and end")
     instead.add_argument("--backup", type=Path, metavar="FILE", help="write database, files and runs to a tar, and end")
-    instead.add_argument("--restore", type=Path, metavar="FILE", help="fill an empty data folder from a backup, and end")
+    instead.add_argument(
+        "--restore", type=Path, metavar="FILE", help="fill an empty data folder from a backup, and end"
+    )
     instead.add_argument("--import", dest="imported", type=Path, metavar="RUN", help="show a run as a job, and end")
     parser.add_argument("--project", default="default", help="whose job an imported run is (default: default)")
 
@@ -40,18 +42,34 @@ def serve(options: Namespace) -> int:
 
         print(backup.write(settings, options.backup))
     elif options.restore is not None:
-        from sharpen.server import backup
+        from sharpen.server import restoring
         from sharpen.server.lock import Lock
 
         with Lock(settings.data_dir):
-            print(backup.restore(settings, options.restore))
+            print(restoring.restore(settings, options.restore))
     elif options.imported is not None:
-        from sharpen.server import importing
-
-        print(importing.bring(settings, options.imported, options.project))
+        print(f"{_import(settings, options.imported, options.project)} is this run, in project {options.project}.")
     else:
         _serve(settings)
     return 0
+
+
+def _import(settings: Settings, run: Path, project: str) -> str:
+    """The id of the job that a run has become."""
+    from sharpen.server import app
+    from sharpen.server.audit import audit
+    from sharpen.server.keys import Caller
+    from sharpen.server.supervisor.adopt import import_run
+
+    server = app.create(settings).state.server
+    try:
+        job: str = import_run(server, run, project)
+        operator = Caller(project, "operator", frozenset())
+        server.db.change(lambda connection: audit(connection, operator, "job.import", job))
+    finally:
+        server.storage.close()
+        server.db.close()
+    return job
 
 
 def _serve(settings: Settings) -> None:
@@ -75,7 +93,8 @@ def _greeting(settings: Settings, keys: int) -> Iterator[str]:
     if settings.database:
         yield f"  database  {shown(settings.database)}"
     mapped = [_said(name, to) for name, to in settings.models.items()]
-    yield f"  models    {', '.join([*mapped, *names.house()]) or 'none: `sharpen models pull`, or map some in --config'}"
+    here = ", ".join([*mapped, *names.house()])
+    yield f"  models    {here or 'none: `sharpen models pull`, or `models:` in --config'}"
     if settings.judges:
         yield f"  judges    {', '.join(_said(name, to) for name, to in settings.judges.items())}"
     if not settings.auth:

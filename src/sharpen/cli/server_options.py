@@ -29,17 +29,18 @@ def settings(options: Namespace) -> Settings:
         import alembic
         import fastapi
         import httptools
-        import multipart
         import psycopg
+        import python_multipart
         import sqlalchemy
         import uvicorn
     except ImportError as error:
         raise ConfigError(
-            f"the server needs packages that are not here: {error}", remedy="Install them: pip install 'sharpen[server]'"
+            f"the server needs packages that are not here: {error}",
+            remedy="Install them: pip install 'sharpen[server]'",
         ) from error
     from sharpen.server.settings import load
 
-    assert alembic and fastapi and httptools and multipart and psycopg and sqlalchemy and uvicorn
+    assert alembic and fastapi and httptools and python_multipart and psycopg and sqlalchemy and uvicorn
     names = ("host", "port", "data_dir", "database")
     given: dict[str, Any] = {name: getattr(options, name, None) for name in names}
     given["auth"] = False if getattr(options, "no_auth", False) else None

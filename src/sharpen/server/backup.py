@@ -1,7 +1,7 @@
 """A backup: all rows and the files that they name, in one tar with the SHA-256 of each member.
 
-It is made beside a server at work. Rows come first, in one snapshot; a file of a client never changes, so it is what its
-row says, or was deleted meanwhile. Runs are copied as they stand, and go on from their newest checkpoint. The last
+It is made beside a server at work. Rows come first, in one snapshot; a file of a client never changes, so it is what
+its row says, or was deleted meanwhile. Runs are copied as they stand, and go on from their newest checkpoint. The last
 member lists all others, so a backup that was cut short is known as one. It is the same for both databases.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from sqlalchemy import Connection, Table, select, text
+from sqlalchemy import Connection, select, text
 
 from sharpen.errors import RunError
 from sharpen.server.database import Database
@@ -35,9 +35,7 @@ SKIPPED = frozenset({"lock", "pid", ".lock"})
 """Of processes, which a backup has none of."""
 
 SMALL = 2**24
-"""Bytes of a file that is read at once, as it may be written meanwhile; larger ones are weights, which do not change."""
-
-BLOCK = 2**20
+"""Bytes of a file that is read at once, for it may be written meanwhile; larger ones are weights, which never are."""
 
 
 class Writer:
@@ -45,13 +43,16 @@ class Writer:
 
     def __init__(self, tar: tarfile.TarFile) -> None:
         self._tar = tar
+        self._seen: dict[tuple[int, int], str] = {}
         self.hashes: dict[str, str] = {}
+        self.links: dict[str, str] = {}
+        """Names of files that are there already under another name."""
 
     def stream(self, name: str, file: IO[bytes], size: int) -> None:
         """A member of so many bytes. Raises OSError where the file has fewer."""
         entry = tarfile.TarInfo(name)
         entry.size, entry.mode, entry.mtime = size, 0o600, int(time.time())
-        hashed = _Hashed(file)
+        hashed = Hashed(file)
         self._tar.addfile(entry, hashed)
         self.hashes[name] = hashed.digest()
 
@@ -63,34 +64,42 @@ class Writer:
     def file(self, name: str, path: Path) -> None:
         """A file as it now is. Raises FileNotFoundError where it has gone."""
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size <= SMALL:
+            facts = os.fstat(file.fileno())
+            first = self._seen.setdefault((facts.st_dev, facts.st_ino), name)
+            if facts.st_nlink > 1 and first != name:
+                self.links[name] = first
+            elif facts.st_size <= SMALL:
                 content = file.read()
                 self.stream(name, io.BytesIO(content), len(content))
             else:
-                self.stream(name, file, size)
+                self.stream(name, file, facts.st_size)
 
 
-class _Hashed(io.RawIOBase):
+class Hashed(io.RawIOBase):
     """A file whose digest is known when it has been read."""
 
     def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
         self._file = file
         self._hash = hashlib.sha256()
 
     def read(self, size: int = -1, /) -> bytes:
+        """The next bytes."""
         block = self._file.read(size)
         self._hash.update(block)
         return block
 
     def digest(self) -> str:
+        """Of all that was read."""
         return self._hash.hexdigest()
 
 
 def write(settings: Settings, path: Path) -> str:
     """Make a backup, and say what is in it. Raises RunError where there is nothing, or no room for it."""
     if settings.database is None and not (settings.data_dir / "server.db").is_file():
-        raise RunError("no server has worked in this data folder", value=str(settings.data_dir), remedy="Set --data-dir")
+        raise RunError(
+            "no server has worked in this data folder", value=str(settings.data_dir), remedy="Set --data-dir"
+        )
     if path.exists():
         raise RunError("there is a file of this name", value=str(path), remedy="Choose another name for the backup")
     aside = path.with_name(f".{path.name}.writing")
@@ -135,7 +144,8 @@ def _fill(writer: Writer, database: Database, data: Path) -> str:
             except FileNotFoundError:
                 if not path.parent.exists():  # such as a checkpoint that is no longer needed
                     folders.add(str(path.parent.relative_to(data)))
-    writer.json(LIST, {"hashes": dict(writer.hashes), "gone": gone, "gone_folders": sorted(folders)})
+    told = {"hashes": dict(writer.hashes), "links": writer.links, "gone": gone, "gone_folders": sorted(folders)}
+    writer.json(LIST, told)
     return f"{len(names['files']) - len(gone)} files, {names['jobs']} jobs"
 
 

@@ -107,6 +107,8 @@ def _unbound(settings: Settings, error: OSError) -> RunError:
         remedy = "Stop it, or choose another with --port (0: any free one)"
         return RunError("another program listens there already", value=where, remedy=remedy)
     if error.errno == errno.EACCES:
-        return RunError("this user may not listen there", value=where, remedy="Choose a port of 1024 or above with --port")
+        return RunError(
+            "this user may not listen there", value=where, remedy="Choose a port of 1024 or above with --port"
+        )
     remedy = "Name an address of this machine with --host: 127.0.0.1, or 0.0.0.0 for all"
     return RunError(f"there is no listening there: {error.strerror or error}", value=where, remedy=remedy)

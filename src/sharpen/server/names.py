@@ -79,7 +79,8 @@ def unknown(name: str) -> APIError:
     """404: OpenAI's words for a model that is not there, or not for this project."""
     return APIError(
         404,
-        f"The model {name[:80]!r} does not exist or you do not have access to it. GET /v1/models lists those here.",
+        f"The model {name[:80]!r} does not exist or you do not have access to it. GET /v1/models lists those here; "
+        "the operator maps further names under `models:`.",
         code="model_not_found",
         param="model",
     )

@@ -52,6 +52,12 @@ class Received(NamedTuple):
     sha256: str
 
 
+def place(id: str) -> Path:
+    """Where a file has its place below the storage's folder."""
+    assert ids.ID.fullmatch(id), id  # ours, never a client's
+    return Path(id.rpartition("-")[2][:2], id)
+
+
 class Storage:
     """The files below a folder; `incoming` takes new ones, `keep` puts them in their place."""
 
@@ -69,8 +75,7 @@ class Storage:
 
     def path(self, id: str) -> Path:
         """Where a file has its place."""
-        assert ids.ID.fullmatch(id), id  # ours, never a client's
-        return self.folder / id.rpartition("-")[2][:2] / id
+        return self.folder / place(id)
 
     def lock(self, id: str) -> asyncio.Lock:
         """What who changes an object over several awaits must hold."""

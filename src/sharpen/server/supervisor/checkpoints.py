@@ -81,11 +81,12 @@ def note(connection: Connection, settings: Settings, job: Row[Any], kept: Sequen
 
 
 def _best(lines: dict[int, Record], there: dict[int, Path]) -> set[int]:
-    """The steps to keep: by the reward on the validation rows, and of what has none the newest."""
+    """The steps to keep: by the reward on the validation rows, as the run itself finds its best, and of what has none
+    the newest."""
 
     def worth(step: int) -> tuple[float, int]:
         reward = ((lines.get(step) or {}).get("validation") or {}).get("reward")
-        return (float(reward) if isinstance(reward, int | float) else float("-inf"), step)
+        return (float(reward), -step) if isinstance(reward, int | float) else (float("-inf"), step)
 
     return set(sorted(there, key=worth, reverse=True)[:KEPT])
 

@@ -25,8 +25,8 @@ Command = Callable[[Place, bool], Sequence[str]]
 BORN = 'echo $$ >"$0" && { echo 500 >/proc/self/oom_score_adj; } 2>/dev/null; exec "$@"'
 """The process notes its number itself, before anything else; short of memory, it dies rather than the server."""
 
-KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SHARPEN_HOME", "XDG_CACHE_HOME", "HF_HOME", "PYTHONPATH", "LD_LIBRARY_PATH",
-        "NUMBA_CACHE_DIR", "VIRTUAL_ENV")  # fmt: skip
+KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SHARPEN_HOME", "XDG_CACHE_HOME", "HF_HOME", "PYTHONPATH",
+        "LD_LIBRARY_PATH", "NUMBA_CACHE_DIR", "VIRTUAL_ENV")  # fmt: skip
 """What a job gets of the server's environment."""
 
 SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD")

@@ -232,6 +232,11 @@ class Supervisor:
             await admission.release(self._server, row.id)
             await self._fail(row, error)
             return True
+        except Exception:  # ours: it is tried again, and does not hold up the others meanwhile
+            log.exception("the job %s could not be prepared", row.id)
+            await admission.release(self._server, row.id)
+            await self._put_off(row)
+            return True
         await self._launch(row, launch)
         return True
 
@@ -264,6 +269,18 @@ class Supervisor:
                 lambda connection: move(connection, row.id, "failed", message=told["message"], error=told)
             )
         self.sender.wake()
+
+    async def _put_off(self, row: Row[Any]) -> None:
+        """Try a job again later; it fails where that was tried too often."""
+        if row.attempts + 1 >= self._server.settings.max_attempts:
+            await self._fail(
+                row, APIError(500, "The job cannot be started; the server's log says why.", code="server_error")
+            )
+            return
+        later = {"attempts": row.attempts + 1, "not_before": int(time.time() + self._first_wait * 2**row.attempts)}
+        await self._server.db.write(
+            lambda connection: connection.execute(update(jobs).where(jobs.c.id == row.id).values(later))
+        )
 
     async def _wind_down(self) -> None:
         until = time.monotonic() + self._patience

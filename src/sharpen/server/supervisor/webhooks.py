@@ -130,7 +130,7 @@ class Sender:
         values = {
             "attempts": row.attempts + 1,
             "delivered": arrived or over,
-            "not_before": round(time.time() + wait),
+            "not_before": int(time.time() + wait),
             "last": said[:500],
         }
         await self._db.write(
