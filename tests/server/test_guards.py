@@ -12,7 +12,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from openai import AzureOpenAI
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from sharpen.server.app import create
 from sharpen.server.guards.azure import Azure
@@ -218,7 +218,7 @@ def test_every_answer_has_an_id(served: tuple[FastAPI, str], given: str, kept: b
 
 
 def test_an_error_of_ours_is_a_500_without_its_cause(
-    served: tuple[FastAPI, str], monkeypatch: pytest.MonkeyPatch
+    served: tuple[FastAPI, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app, _ = served
 
@@ -226,24 +226,10 @@ def test_an_error_of_ours_is_a_500_without_its_cause(
         raise RuntimeError("a secret of the house")
 
     monkeypatch.setattr(app.state.server.db, "read", broken)
-    said: list[Message] = []
-
-    async def run() -> None:
-        scope = {
-            "type": "http", "method": "GET", "path": "/v1/files", "raw_path": b"/v1/files", "query_string": b"",
-            "headers": [(b"host", b"localhost"), (b"authorization", b"Bearer x")], "client": ("127.0.0.1", 1),
-        }  # fmt: skip
-
-        async def receive() -> Message:
-            return {"type": "http.request", "body": b""}
-
-        async def send(message: Message) -> None:
-            said.append(message)
-
-        with pytest.raises(RuntimeError):
-            await app(scope, receive, send)
-
-    asyncio.run(run())
-    assert said[0]["status"] == 500
-    assert "secret" not in said[1]["body"].decode()
-    assert json.loads(said[1]["body"])["error"]["type"] == "server_error"
+    found = asked(app, url="http://localhost/v1/files", headers={"authorization": "Bearer x", "x-request-id": "mine"})
+    assert (found.status_code, found.headers["x-request-id"]) == (500, "mine")
+    assert found.json()["error"]["type"] == "server_error"
+    assert "secret" not in found.text
+    assert "a secret of the house" in caplog.text
+    counted = app.state.server.metrics.text({}, 0, 0).decode()
+    assert 'sharpen_requests_total{method="GET",route="/v1/files",status="500"} 1.0' in counted

@@ -30,6 +30,29 @@ def lines() -> Iterator[io.StringIO]:
     house.setLevel(before[2])
 
 
+class Terminal(io.StringIO):
+    """Says that it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_is_shown_words_and_no_polls(lines: io.StringIO) -> None:
+    shown = Terminal()
+    logs.begin(stream=shown)
+    asked = {"route": "/v1/fine_tuning/jobs", "ms": 12.4}
+    logs.request(method="GET", status=200, **asked)
+    logs.request(method="GET", status=404, **asked)
+    logs.request(method="POST", status=200, **asked)
+    logging.getLogger("sharpen.server.test").warning("the key sk-%s", CANARY)
+    told = [line.split("  ", 1)[1] for line in shown.getvalue().splitlines()]
+    assert told == [
+        "GET /v1/fine_tuning/jobs 404 12 ms",
+        "POST /v1/fine_tuning/jobs 200 12 ms",
+        "warning: the key [hidden]",
+    ]
+
+
 def read(lines: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines.getvalue().splitlines()]
 

@@ -139,7 +139,7 @@ def test_a_second_request_on_a_connection_has_its_time_anew() -> None:
 def test_a_head_without_end_is_refused() -> None:
     async def run() -> bytes:
         async with server() as port:
-            reader, writer = await opened(port, b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 20_000)
+            reader, _ = await opened(port, b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 20_000)
             return await asyncio.wait_for(reader.read(), 10)
 
     assert asyncio.run(run()).startswith(b"HTTP/1.1 431 ")

@@ -79,7 +79,6 @@ def create(settings: Settings) -> FastAPI:
     app.add_exception_handler(errors.APIError, errors.api_error)
     app.add_exception_handler(HTTPException, errors.http_error)
     app.add_exception_handler(RequestValidationError, errors.validation_error)
-    app.add_exception_handler(Exception, errors.unexpected)
     app.state.routes = [route for router in ROUTERS for route in router.routes]
     for router in ROUTERS:
         app.include_router(router)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from fastapi import Request
 
 from sharpen.server.database import Database
+from sharpen.server.jobs.room import Room
 from sharpen.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Server:
     def __init__(self, settings: Settings, db: Database) -> None:
         self.settings = settings
         self.db = db
+        self.room = Room(settings.limits.queued_jobs)
         self.parts: list[Part] = []
         """In the order in which they start; they stop the other way round."""
 

@@ -79,9 +79,3 @@ async def validation_error(request: Request, error: Exception) -> JSONResponse:
     code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
     seen = "" if first["type"] in ("missing", "json_invalid") else f" (got {first.get('input')!r:.120})"
     return await api_error(request, invalid(f"{place or 'the body'}: {first['msg']}{seen}", place, code))
-
-
-async def unexpected(request: Request, error: Exception) -> JSONResponse:
-    """500, with no word of the cause: that stands in the log, under the request's id."""
-    said = "The server has failed at this request. Its log tells why, under this answer's x-request-id."
-    return await api_error(request, APIError(500, said, code="internal_error"))

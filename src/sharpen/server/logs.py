@@ -56,10 +56,34 @@ class Lines(logging.Formatter):
         return json.dumps(_clean(said), ensure_ascii=False)
 
 
+class Words(logging.Formatter):
+    """A record as a line for people: what a terminal is shown. Requests that went well and change nothing are not."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, with its traceback below."""
+        said = record.getMessage()
+        if fields := getattr(record, "fields", None):
+            said = "{method} {route} {status} {ms:.0f} ms".format(**fields)
+        time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
+        level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        trace = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
+        return hide(f"{time}  {level}{said}{trace}")
+
+    @staticmethod
+    def told(record: logging.LogRecord) -> bool:
+        """Whether a record is shown: clients that look after their jobs ask once a second."""
+        fields = getattr(record, "fields", {})
+        return not (fields.get("method") == "GET" and fields.get("status", 0) < 400)
+
+
 def begin(level: int = logging.INFO, stream: IO[str] | None = None) -> None:
-    """Write what the server, uvicorn and all libraries say to a stream (stderr), as lines of JSON."""
+    """Write what the server, uvicorn and all libraries say to a stream (stderr): JSON, or to a terminal words."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(Lines())
+    if handler.stream.isatty():
+        handler.setFormatter(Words())
+        handler.addFilter(Words.told)
+    else:
+        handler.setFormatter(Lines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

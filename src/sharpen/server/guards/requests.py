@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 
@@ -11,13 +12,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sharpen.server import ids, logs
 from sharpen.server.audit import request_id
 from sharpen.server.core import Server
-from sharpen.server.guards.answer import values
+from sharpen.server.errors import APIError
+from sharpen.server.guards.answer import refuse, values
 
 GIVEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Ids that a client may give a request."""
 
 FIXED = {"x-content-type-options": "nosniff", "cache-control": "no-store", "openai-version": "2020-10-01"}
 """Headers of every answer."""
+
+
+UNANSWERED = 499
+"""nginx's number for a client that went before its answer."""
+
+FAILED = "The server has failed at this request. Its log tells why, under this answer's x-request-id."
+
+log = logging.getLogger("sharpen.server.failures")
 
 
 class Requests:
@@ -37,7 +47,7 @@ class Requests:
         id = given[0] if given and GIVEN.fullmatch(given[0]) else ids.new("req")
         request_id.set(id)
         state = scope.setdefault("state", {})
-        status, sent = 499, 0  # nginx's number for a client that went before its answer
+        status, sent = UNANSWERED, 0
 
         async def told(message: Message) -> None:
             nonlocal status, sent
@@ -54,6 +64,12 @@ class Requests:
 
         try:
             await self.app(scope, receive, told)
+        except Exception:  # the last place that knows the request: no cause goes to the client, all of it to the log
+            log.exception("a request has failed")
+            if status == UNANSWERED:
+                await refuse(APIError(500, FAILED, code="internal_error"), scope, receive, told)
+            else:
+                raise  # half an answer is out: the connection must break
         finally:
             route = getattr(scope.get("route"), "path", "other")
             seconds = time.perf_counter() - began

@@ -10,13 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, func, insert, null, select
+from sqlalchemy import Connection, Row, insert, null
 from sqlalchemy.exc import IntegrityError
 
 from sharpen.server import ids, names
 from sharpen.server.audit import audit
 from sharpen.server.core import Server
-from sharpen.server.errors import APIError, invalid
+from sharpen.server.errors import invalid
 from sharpen.server.grading import translate as grading
 from sharpen.server.jobs import retries
 from sharpen.server.jobs.body import JobBody
@@ -24,6 +24,7 @@ from sharpen.server.jobs.change import Level, add_events
 from sharpen.server.jobs.estimate import budget
 from sharpen.server.jobs.files import Files, facts, fits, look
 from sharpen.server.jobs.hyperparameters import settled
+from sharpen.server.jobs.room import Room
 from sharpen.server.jobs.validate import VALIDATED, checked, estimated
 from sharpen.server.keys import Caller
 from sharpen.server.settings import Settings
@@ -31,11 +32,6 @@ from sharpen.server.tables import jobs
 
 HERE = "http://127.0.0.1/v1"
 """Stands for this server's address while a grader is only checked."""
-
-FULL_RETRY = 60
-"""Seconds after which a client with too many jobs may ask again."""
-
-UNFINISHED = ("validating_files", "queued", "running", "paused")
 
 
 class Made(NamedTuple):
@@ -67,7 +63,7 @@ async def create(
     if known:
         checked(row, served, known["rows"])
     try:
-        return await server.db.write(lambda connection: _written(connection, server.settings, caller, request, row))
+        return await server.db.write(lambda connection: _written(connection, server.room, caller, request, row))
     except IntegrityError:  # another server on this database was quicker with the same Idempotency-Key
         first = await server.db.read(lambda connection: retries.earlier(connection, request))
         if first is None:
@@ -181,13 +177,11 @@ def _size(parameters: int | None) -> str:
     return f" ({parameters / 1e9:.3g} B)" if parameters >= 1e6 else f" ({parameters:,} parameters)"
 
 
-def _written(
-    connection: Connection, settings: Settings, caller: Caller, request: retries.Request, row: dict[str, Any]
-) -> Made:
+def _written(connection: Connection, room: Room, caller: Caller, request: retries.Request, row: dict[str, Any]) -> Made:
     if found := retries.earlier(connection, request):
         return Made(found, True)
     look(connection, caller.project, row["training_file"], row["validation_file"])  # deleted since it was looked at?
-    _has_room(connection, settings, caller.project)
+    room.take(connection, caller.project)
     if row["facts"]:
         row = row | estimated(connection, row)
     made = connection.execute(insert(jobs).values(row).returning(*jobs.c)).one()
@@ -199,14 +193,3 @@ def _written(
     add_events(connection, row["id"], told)
     audit(connection, caller, "job.create", row["id"], model=row["model"], method=row["method"]["type"])
     return Made(made, False)
-
-
-def _has_room(connection: Connection, settings: Settings, project: str) -> None:
-    query = select(func.count()).select_from(jobs).where(jobs.c.project == project, jobs.c.status.in_(UNFINISHED))
-    if (waiting := connection.execute(query).scalar_one()) >= settings.limits.queued_jobs:
-        raise APIError(
-            429,
-            f"{waiting} unfinished jobs are here, the limit is {settings.limits.queued_jobs}; cancel some, or wait.",
-            code="too_many_jobs",
-            headers={"Retry-After": str(FULL_RETRY)},
-        )

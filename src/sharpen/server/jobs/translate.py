@@ -4,7 +4,7 @@
 |---|---|
 | `supervised` | a stage `sft` that trains a LoRA adapter |
 | `dpo`, `beta` | a stage `dpo`, `loss.beta` |
-| `reinforcement` | a stage `rft`, whose algorithm is the house's preset |
+| `reinforcement` | a stage `rft`: the house's preset, without its penalty on length |
 | `n_epochs` | `epochs`; of `rft`, `steps` = rows × n_epochs / batch_size |
 | `batch_size` | `batch_size`, or the rows where they are fewer; of `rft`, `prompts_per_step` |
 | `learning_rate_multiplier` | `optim.lr`: the multiple of what `lr: auto` gives for method and model |
@@ -159,6 +159,7 @@ def _reinforcement(
         sampling = {"max_tokens": answer + thoughts, "thinking_budget": thoughts}
     stage: dict[str, Any] = {
         "grader": options.grader,
+        "algorithm": {"overlong_buffer": 0.0},  # the reward is the grader's own number, as OpenAI's is
         "prompts_per_step": batch_of(numbers, options.rows),
         "group_size": min(max(round(GROUP * numbers["compute_multiplier"]), 2), 64),
         "steps": steps_of(numbers, options.rows),
