@@ -224,7 +224,14 @@ def _chatted(one: Document) -> list[list[str]]:
     share = f"{100 * one['share_of_the_sampler']:.0f} % of the sampler's {own:.0f}"
     rate = f"{one['tokens_per_second']:.0f} tokens/s, {share}"
     taken = f"first token after {first['p50']:.2f} s, 95 % of them before {first['p95']:.2f} s"
-    return [[f"{one['streams']} chat streams, {one['threads']} threads", f"{rate}; {taken}", "", ""]]
+    return [
+        [
+            f"{one['streams']} chat streams, {one['threads']} thread{'s' * (one['threads'] > 1)}",
+            f"{rate}; {taken}",
+            "",
+            "",
+        ]
+    ]
 
 
 SERVED = {"creates": _created, "slow": _beside_slow, "kills": _killed, "chat": _chatted}

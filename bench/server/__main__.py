@@ -67,6 +67,11 @@ def _parts(options: argparse.Namespace) -> dict[str, Callable[[Path], dict[str, 
         server = Process(folder, model, **settings)
         return creates.measure(server, clients=8 if short else 256, each=4 if short else 20, rate=rate)
 
+    def chatted(folder: Path, threads: int) -> dict[str, Any]:
+        server = Process(folder, model, worker_threads=threads, cores=os.cpu_count())
+        size = {"streams": 4, "each": 1, "tokens": 8} if short else {"streams": 32, "each": 4, "tokens": 128}
+        return chat.measure(server, model, **size, threads=threads)
+
     parts: dict[str, Callable[[Path], dict[str, Any]]] = {}
     for part in options.parts:
         if part == "creates":
@@ -84,14 +89,9 @@ def _parts(options: argparse.Namespace) -> dict[str, Callable[[Path], dict[str, 
                 Process(folder, model), kills=3 if short else 100, writers=8 if short else 16
             )
         else:
-            parts["chat"] = lambda folder: chat.measure(
-                Process(folder, model, worker_threads=threads, cores=threads),
-                model,
-                streams=4 if short else 32,
-                each=1 if short else 4,
-                tokens=8 if short else 128,
-                threads=threads,
-            )
+            parts["chat"] = lambda folder: chatted(folder, 1)  # what `worker_threads` is when nobody sets it
+            if threads > 1 and not short:
+                parts["chat, all threads"] = lambda folder: chatted(folder, threads)
     return parts
 
 

@@ -35,7 +35,7 @@ def test_health_needs_no_key_and_fails_with_the_database(lab: Lab, monkeypatch: 
     async def broken(look: Callable[[Connection], Any]) -> Any:
         raise OSError("postgresql://ann:secret@db is away")
 
-    monkeypatch.setattr(lab.server.db, "read", broken)
+    monkeypatch.setattr(lab.server.db, "write", broken)
     failing = lab.ask("GET", "/healthz")
     assert failing.status_code == 503 and failing.json() == {"status": "failing", "database": "failing"}
 

@@ -109,6 +109,10 @@ def test_more_compute_is_more_completions_a_prompt(multiplier: float, group: int
     assert rft(compute_multiplier=multiplier).group_size == group
 
 
+def test_the_reward_of_a_job_is_the_graders_own() -> None:
+    assert rft().algorithm.preset == "dapo" and rft().algorithm.overlong_buffer == 0.0
+
+
 def test_eval_interval_is_when_validation_and_checkpoints_are_due() -> None:
     stage = rft(validation=True, eval_interval=5)
     assert (stage.eval_every, stage.save_every) == (5, 5)

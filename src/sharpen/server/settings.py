@@ -75,7 +75,7 @@ class Limits(Config):
     """Until a request's head must be there."""
 
     stall_seconds: Annotated[float, Field(gt=0)] = 30.0
-    """How long a client may send nothing of a body, or read nothing of an answer."""
+    """In so long a client must send 256 bytes of a body, or take as many of an answer."""
 
     connections: Count = 8_192
     """Open at a time."""
