@@ -19,9 +19,10 @@ from sqlalchemy import insert
 from sharpen.server import app as application
 from sharpen.server import ids
 from sharpen.server.core import Server
+from sharpen.server.jobs.show import tuned_name
 from sharpen.server.keys import Scope, create_key
 from sharpen.server.settings import Settings
-from sharpen.server.tables import files
+from sharpen.server.tables import checkpoints, files
 
 MODEL = "gpt-4.1-mini"
 TURNS = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ann."}]
@@ -126,6 +127,26 @@ class Lab:
     def close(self) -> None:
         """Let the database go."""
         self.server.db.close()
+
+
+def with_checkpoints(lab: Lab, key: str, project: str, model: str = MODEL) -> tuple[str, list[str]]:
+    """A job, and the names of its three checkpoints."""
+    body = {"model": model, "training_file": lab.file(ROWS, project=project), "suffix": "s"}
+    job = lab.ask("POST", "/v1/fine_tuning/jobs", body, key=key).json()["id"]
+    names = [tuned_name(model, "org", "s", job, step) for step in (1, 2, 3)]
+    rows = [
+        {
+            "id": ids.new("ftckpt"),
+            "job_id": job,
+            "created_at": 1,
+            "step_number": step,
+            "model": name,
+            "metrics": {"step": step, "train_loss": 1.5},
+        }
+        for step, name in enumerate(names, 1)
+    ]
+    lab.server.db.change(lambda connection: connection.execute(insert(checkpoints), rows))
+    return job, names
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def findings() -> Iterator[Finding]:
     yield from packages
     yield from _hardware()
     yield _model()
-    yield _sandbox()
+    yield isolation()
     sound = {finding.name for finding in packages if finding.state == "ok"}
     if sound >= {"torch", "transformers", "pydantic", "PyYAML"}:
         yield from _torch()
@@ -161,7 +161,7 @@ def sandbox() -> Iterator[Finding]:
         else:
             yield Finding("ok", tier, f"an honest program ran, {canary.COUNT} canary attacks failed")
             best = best or tier
-    yield _sandbox()
+    yield isolation()
     if best:
         with Jail(plan.blueprint(best)) as jail:
             times = []
@@ -173,15 +173,15 @@ def sandbox() -> Iterator[Finding]:
         yield Finding("ok", "speed", f"{1000 * statistics.median(times):.1f} ms for a fresh run ({best}; median of 20)")
 
 
-def _sandbox() -> Finding:
+def isolation() -> Finding:
     """What graders and programs are run in here."""
     from sharpen.sandbox import plan
 
     try:
-        isolation = plan.isolation()
+        found = plan.isolation()
     except SharpenError as error:
         return Finding("error", "sandbox", error.fact, error.remedy)
-    return Finding("ok" if isolation == "full" else "warn", "sandbox", plan.WORDS[isolation])
+    return Finding("ok" if found == "full" else "warn", "sandbox", plan.WORDS[found])
 
 
 def _torch() -> Iterator[Finding]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharpen.cli import machine
-from sharpen.cli.doctor import MARKS, Finding
-from sharpen.errors import RunError, SharpenError
+from sharpen.cli.doctor import MARKS, Finding, isolation
+from sharpen.errors import RunError
 from sharpen.reports.numbers import memory
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
     yield from _folder(settings.data_dir)
     yield from _with_database(settings)
     yield _address(settings)
-    yield _sandbox()
+    yield isolation()
     yield from _webhooks(settings)
     yield from _limits(settings)
 
@@ -174,16 +174,6 @@ def _address(settings: Settings) -> Finding:
     if settings.host not in LOOPBACK:
         return Finding("warn", "address", f"{where}, without TLS", "put a reverse proxy with TLS before it")
     return Finding("ok", "address", where)
-
-
-def _sandbox() -> Finding:
-    from sharpen.sandbox import plan
-
-    try:
-        isolation = plan.isolation()
-    except SharpenError as error:
-        return Finding("error", "sandbox", error.fact, error.remedy)
-    return Finding("ok" if isolation == "full" else "warn", "sandbox", plan.WORDS[isolation])
 
 
 def _webhooks(settings: Settings) -> Iterator[Finding]:

@@ -6,24 +6,13 @@ import json
 from typing import Any
 
 from sharpen.data.render import Renderer
+from sharpen.envs.tools import ANNOUNCEMENT
 from sharpen.errors import DataError
 
 Line = dict[str, Any]
 
 PROBE = "sharpen_looks_for_this"
-WORDS = """# Tools
-
-You may call one or more functions to assist with the user query.
-
-You are provided with function signatures within <tools></tools> XML tags:
-<tools>
-{tools}
-</tools>
-
-For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:
-<tool_call>
-{{"name": <function-name>, "arguments": <args-json-object>}}
-</tool_call>"""
+WORDS = f"# Tools\n\n{ANNOUNCEMENT}"
 """The template of Qwen2.5-Instruct, which is Hermes' form."""
 
 
