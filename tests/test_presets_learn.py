@@ -63,7 +63,7 @@ def imitator(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param({}, id="lora"),
+        pytest.param({}, id="lora", marks=pytest.mark.long),
         pytest.param({"rslora": True}, id="rslora", marks=pytest.mark.long),
         pytest.param({"dora": True}, id="dora", marks=pytest.mark.long),
     ],

@@ -10,6 +10,7 @@ import pytest
 from tests.sandbox.unprivileged import USER, run
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_forgeries_and_honest_programs_are_judged_the_same_for_another_user() -> None:
     suites = ["tests/graders/test_forging.py", "tests/graders/test_honest.py"]
