@@ -61,7 +61,10 @@ def test_every_notebook_is_tested() -> None:
     assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == NAMES
 
 
-@pytest.mark.parametrize("name", NAMES)
+LATER = [pytest.param(name, marks=pytest.mark.long) if name[:2] in ("02", "03") else name for name in NAMES]
+
+
+@pytest.mark.parametrize("name", LATER)
 def test_a_notebook_runs_in_short_form(name: str, home: Path, tmp_path: Path) -> None:
     book = notebook(name)
     (place,) = [index for index, cell in enumerate(book.cells) if "parameters" in cell.metadata.get("tags", ())]

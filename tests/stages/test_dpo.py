@@ -246,7 +246,8 @@ class Weights(Observer):
         self.bytes.setdefault(when, []).append(sum(held.values()))
 
 
-@pytest.mark.parametrize("loss", ["sigmoid", pytest.param("kto", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("loss", ["sigmoid", "kto"])
 def test_no_copy_of_the_weights_is_kept_for_the_reference(
     world: World, files: dict[str, Row], tmp_path: Path, loss: str
 ) -> None:
