@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.server import postgres
+from tests.server.jobs_lab import Lab, database
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +34,15 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     cluster: postgres.Cluster = request.getfixturevalue("cluster")
     with cluster.database() as url:
         yield url
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """The application without processes, on each kind of database."""
+    with database(request) as url:
+        made = Lab(tmp_path_factory.mktemp("lab"), database=url)
+        yield made
+        made.close()
 
 
 @pytest.fixture

@@ -23,6 +23,29 @@ TURNS = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "
 ROW = json.dumps({"messages": TURNS})
 
 
+EDGE = "edge-of-the-form"
+TYPE = {"Content-Type": f"multipart/form-data; boundary={EDGE}"}
+
+
+def part(name: str, value: bytes, filename: str | None = None) -> bytes:
+    """A field of a form."""
+    said = f'; filename="{filename}"' if filename is not None else ""
+    return f'--{EDGE}\r\nContent-Disposition: form-data; name="{name}"{said}\r\n\r\n'.encode() + value + b"\r\n"
+
+
+END = f"--{EDGE}--\r\n".encode()
+PURPOSE = part("purpose", b"fine-tune")
+FILE = part("file", ROW.encode(), "train.jsonl")
+
+
+def wait(until: Any) -> None:
+    """Until something is so; AssertionError after 20 seconds."""
+    end = time.monotonic() + 20
+    while not until():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 class House:
     """A server that listens; `ask` sends bytes as they are, `client` is the stock SDK."""
 

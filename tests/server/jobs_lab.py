@@ -149,6 +149,33 @@ def with_checkpoints(lab: Lab, key: str, project: str, model: str = MODEL) -> tu
     return job, names
 
 
+def job_row(status: str = "queued", **fields: Any) -> dict[str, Any]:
+    """A row of a job, as short as it may be."""
+    return {
+        "id": ids.new("ftjob"),
+        "project": "default",
+        "created_at": int(time.time()),
+        "status": status,
+        "model": "m",
+        "serves": {},
+        "seed": 0,
+        "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1}}},
+        "hyperparameters": {"n_epochs": 1},
+        "training_file": "file-1",
+        "result_files": [],
+        "warnings": [],
+        "body_hash": "",
+        "wanted": "run",
+        "judges": [],
+        "attempts": 0,
+        "not_before": 0,
+        "progress": {},
+        "seconds": 0.0,
+        "detail": {},
+        **fields,
+    }
+
+
 @contextmanager
 def database(request: pytest.FixtureRequest) -> Iterator[str | None]:
     """An empty database of the kind that the fixture's parameter names; None: the server's own SQLite."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from urllib.parse import quote
 
 import openai
@@ -15,17 +14,9 @@ from sharpen.server.jobs.change import add_event, move
 from sharpen.server.jobs.show import tuned_name
 from sharpen.server.jobs.stream import stream
 from sharpen.server.tables import audit, jobs
-from tests.server.jobs_lab import ROWS, Lab, database, with_checkpoints
+from tests.server.jobs_lab import ROWS, Lab, with_checkpoints
 
 JOBS = "/v1/fine_tuning/jobs"
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    with database(request) as url:
-        made = Lab(tmp_path_factory.mktemp("jobs"), database=url)
-        yield made
-        made.close()
 
 
 def test_events_are_streamed_until_the_job_ends_and_from_where_a_client_left(lab: Lab) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,17 +20,9 @@ from sharpen.server.jobs.prepare import prepare
 from sharpen.server.jobs.show import tuned_name
 from sharpen.server.jobs.validate import validate
 from sharpen.server.tables import jobs, models
-from tests.server.jobs_lab import GRADER, MODEL, PAIRS, PROMPTS, ROWS, Lab, database, with_checkpoints
+from tests.server.jobs_lab import GRADER, MODEL, PAIRS, PROMPTS, ROWS, Lab, with_checkpoints
 
 JOBS = "/v1/fine_tuning/jobs"
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    with database(request) as url:
-        made = Lab(tmp_path_factory.mktemp("jobs"), database=url)
-        yield made
-        made.close()
 
 
 def wrong(lab: Lab, status: int = 400, **asked: Any) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,18 +11,10 @@ from httpx2 import ASGITransport, AsyncClient
 from sqlalchemy import func, select, update
 
 from sharpen.server.tables import jobs
-from tests.server.jobs_lab import MODEL, ROWS, Lab, database
+from tests.server.jobs_lab import MODEL, ROWS, Lab
 
 JOBS = "/v1/fine_tuning/jobs"
 REPLAYED = "Idempotent-Replayed"
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    with database(request) as url:
-        made = Lab(tmp_path_factory.mktemp("retries"), database=url)
-        yield made
-        made.close()
 
 
 @pytest.fixture

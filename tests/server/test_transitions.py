@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -14,13 +13,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sqlalchemy import Connection, create_engine, insert, select
 from sqlalchemy.pool import StaticPool
 
-from sharpen.server import ids
 from sharpen.server.errors import APIError
 from sharpen.server.jobs.actions import Action, ask
 from sharpen.server.jobs.change import Illegal, add_event, move
 from sharpen.server.keys import LOCAL
 from sharpen.server.states import Status
 from sharpen.server.tables import events, jobs, metadata
+from tests.server.jobs_lab import job_row
 
 ENDS = {"succeeded", "failed", "cancelled"}
 
@@ -39,33 +38,6 @@ SUPERVISOR: dict[str, tuple[Status, ...]] = {
     "running": ("queued", "paused", "queued", "paused", "succeeded", "failed", "cancelled"),
 }
 """What the supervisor does, what should be tried often more than once."""
-
-
-def job_row(status: str = "queued", **fields: Any) -> dict[str, Any]:
-    """A row of a job, as short as it may be."""
-    return {
-        "id": ids.new("ftjob"),
-        "project": "default",
-        "created_at": int(time.time()),
-        "status": status,
-        "model": "m",
-        "serves": {},
-        "seed": 0,
-        "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1}}},
-        "hyperparameters": {"n_epochs": 1},
-        "training_file": "file-1",
-        "result_files": [],
-        "warnings": [],
-        "body_hash": "",
-        "wanted": "run",
-        "judges": [],
-        "attempts": 0,
-        "not_before": 0,
-        "progress": {},
-        "seconds": 0.0,
-        "detail": {},
-        **fields,
-    }
 
 
 class Jobs(RuleBasedStateMachine):

@@ -23,7 +23,7 @@ from sqlalchemy import Connection, select, text
 from sharpen.errors import RunError
 from sharpen.server.database import Database
 from sharpen.server.settings import Settings
-from sharpen.server.storage import place
+from sharpen.server.storage import place, sync_folder
 from sharpen.server.tables import files, jobs, metadata, models, upload_parts
 
 ABOUT, LIST = "about.json", "list.json"
@@ -112,7 +112,7 @@ def write(settings: Settings, path: Path) -> str:
             os.fsync(file.fileno())
             size = file.tell()
         aside.rename(path)
-        _sync(path.absolute().parent)
+        sync_folder(path.absolute().parent)
     except OSError as error:
         remedy = "Look at the folder's permissions and at the free disk space"
         raise RunError(f"the backup failed: {error.strerror or error}", value=str(path), remedy=remedy) from error
@@ -174,11 +174,3 @@ def _within(folder: Path) -> Iterator[Path]:
             path = Path(where, name)
             if name not in SKIPPED and not name.endswith(".writing") and path.is_file() and not path.is_symlink():
                 yield path
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

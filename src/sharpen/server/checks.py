@@ -72,19 +72,15 @@ async def _found(
         found: Mapping[str, Any] = await server.looks.found(name, look)
     except DataError as error:
         there = await asyncio.to_thread(server.storage.path(row.id).is_file)
-        raise (of(error, param) if there else _missing(row.id, param)) from error  # it was deleted just now
+        raise (of(error, param) if there else filing.no_file(row.id, param)) from error  # it was deleted just now
     return found
 
 
 async def _file(server: Server, id: str, project: str, param: str) -> Row[Any]:
     row = await server.db.read(lambda connection: filing.find(connection, project, id))
     if row is None:
-        raise _missing(id, param)
+        raise filing.no_file(id, param)
     return row
-
-
-def _missing(id: str, param: str) -> APIError:
-    return APIError(400, f"No file with the id {id[:80]!r} is here.", code="file_not_found", param=param)
 
 
 def _remember(connection: Connection, id: str, key: str, found: Any) -> None:

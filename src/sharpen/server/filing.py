@@ -100,9 +100,10 @@ def remove(connection: Connection, project: str, id: str) -> None:
     connection.execute(delete(files).where(files.c.id == id))
 
 
-def no_file(id: str) -> APIError:
-    """404: no such file, or another project's."""
-    return APIError(404, f"No file with the id {id[:80]!r} is here.", code="file_not_found", param="file_id")
+def no_file(id: str, param: str | None = None) -> APIError:
+    """404: no such file, or another project's; 400 where the body names it in `param`."""
+    said = f"No file with the id {id[:80]!r} is here."
+    return APIError(404 if param is None else 400, said, code="file_not_found", param=param or "file_id")
 
 
 def expired(connection: Connection) -> list[str]:

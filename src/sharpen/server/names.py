@@ -66,13 +66,19 @@ def resolve(connection: Connection, settings: Settings, name: str, project: str)
 def resolve_judge(settings: Settings, name: str) -> Served:
     """What serves a judge. Raises APIError 400 `unmapped_judge` where the operator maps none of that name."""
     if name not in settings.judges:
-        raise invalid(
-            f"No judge is mapped to the name {name[:80]!r}; nothing takes a judge's place. The operator maps it under "
-            "`judges:`",
-            "model",
-            "unmapped_judge",
-        )
+        raise unmapped(settings, name, "model")
     return _mapped(name, settings.judges[name])
+
+
+def unmapped(settings: Settings, name: object, param: str) -> APIError:
+    """400 for a judge that the operator maps to nothing; tells which ones there are."""
+    mapped = ", ".join(sorted(settings.judges)) or "none"
+    return invalid(
+        f"{param}: no judge of this name is mapped here (got {name!r:.120}). Mapped are: {mapped}. The operator adds "
+        "to `judges:`; nothing else takes a judge's place.",
+        param,
+        "unmapped_judge",
+    )
 
 
 def unknown(name: str) -> APIError:

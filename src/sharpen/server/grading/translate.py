@@ -17,6 +17,7 @@ from sharpen.config.base import Config
 from sharpen.config.graders import Grader
 from sharpen.config.graders.remote import on_this_machine
 from sharpen.config.load import explain
+from sharpen.server import names
 from sharpen.server.errors import APIError, invalid
 from sharpen.server.grading import guard, tokens
 from sharpen.server.settings import External, Settings
@@ -186,13 +187,7 @@ def _part(part: dict[str, Any], settings: Settings, judge_url: str, param: str) 
 def _judge(name: object, settings: Settings, judge_url: str, param: str) -> dict[str, Any]:
     """Where a judge is, and with which key it is asked. Raises APIError where the operator maps none of that name."""
     if not isinstance(name, str) or name not in settings.judges:
-        mapped = ", ".join(sorted(settings.judges)) or "none"
-        raise invalid(
-            f"{param}: no judge of this name is mapped here (got {name!r:.120}). Mapped are: {mapped}. The operator "
-            "adds to `judges:`; nothing else takes a judge's place.",
-            param,
-            "unmapped_judge",
-        )
+        raise names.unmapped(settings, name, param)
     mapped_to = settings.judges[name]
     if isinstance(mapped_to, External):
         return {

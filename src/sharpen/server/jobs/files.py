@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row
 
 from sharpen.server import checks, filing
 from sharpen.server.core import Server
-from sharpen.server.errors import APIError, invalid
+from sharpen.server.errors import invalid
 from sharpen.server.jobs.body import Method
 
 AT_ONCE = 8 * 2**20
@@ -64,7 +64,7 @@ def fits(known: Mapping[str, Any]) -> None:
 def _file(connection: Connection, project: str, id: str, param: str) -> Row[Any]:
     row = filing.find(connection, project, id)
     if row is None:
-        raise APIError(400, f"No file with the id {id[:80]!r} is here.", code="file_not_found", param=param)
+        raise filing.no_file(id, param)
     if row.purpose != "fine-tune":
         raise invalid(
             f"The purpose of the file {id} is {row.purpose!r}; upload it with the purpose 'fine-tune'",

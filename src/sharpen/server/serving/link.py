@@ -15,6 +15,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
+from sharpen.server.environment import inherited
 from sharpen.server.errors import APIError
 from sharpen.server.serving.pieces import Ask, Done, Piece, Said, Started
 
@@ -28,10 +29,6 @@ SILENT = 300.0
 """Seconds without a word, while somebody waits, after which a worker is taken for dead."""
 GRACE = 3.0
 """Seconds that a worker has to end by itself."""
-
-KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SHARPEN_HOME", "XDG_CACHE_HOME", "HF_HOME", "PYTHONPATH",
-        "LD_LIBRARY_PATH", "NUMBA_CACHE_DIR", "VIRTUAL_ENV")  # fmt: skip
-"""What a worker gets of the environment: no keys."""
 
 log = logging.getLogger("sharpen.server.workers")
 
@@ -69,8 +66,7 @@ class Link:
     @classmethod
     async def start(cls, name: str, model: str, threads: int) -> Link:
         """A worker that has loaded the model. Raises Unable."""
-        environment = {key: os.environ[key] for key in KEPT if key in os.environ}
-        environment |= {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        environment = {**inherited(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         options = ("--model", model, "--threads", str(threads), "--parent", str(os.getpid()))
         process = await asyncio.create_subprocess_exec(
             *COMMAND,

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from sharpen.server.environment import inherited
 from sharpen.server.grading.translate import NO_KEY
 from sharpen.server.supervisor.place import MARK, Place
 
@@ -24,10 +25,6 @@ Command = Callable[[Place, bool], Sequence[str]]
 
 BORN = 'echo $$ >"$0" && { echo 500 >/proc/self/oom_score_adj; } 2>/dev/null; exec "$@"'
 """The process notes its number itself, before anything else; short of memory, it dies rather than the server."""
-
-KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SHARPEN_HOME", "XDG_CACHE_HOME", "HF_HOME", "PYTHONPATH",
-        "LD_LIBRARY_PATH", "NUMBA_CACHE_DIR", "VIRTUAL_ENV")  # fmt: skip
-"""What a job gets of the server's environment."""
 
 SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD")
 """What the names of variables have in them that hold secrets."""
@@ -146,8 +143,7 @@ def command(place: Place, resume: bool) -> Sequence[str]:
 
 def environment(threads: int, more: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:
     """Of a job's process: no secret of the server's but the `keys` that its own recipe names."""
-    found = {name: value for name in (*KEPT, *keys) if name != NO_KEY and (value := os.environ.get(name))}
-    return {**found, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", **more}
+    return {**inherited(threads, [name for name in keys if name != NO_KEY]), "PYTHONUNBUFFERED": "1", **more}
 
 
 def secrets() -> tuple[str, ...]:
